@@ -1,0 +1,101 @@
+"""What lives as long as the process: settings, models, database, threads, and the services over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from app.encoding.intake import IntakeLimits
+from app.encoding.model import Model, open_model
+from app.encoding.workers import Workers
+from app.services.access import Access, Guard
+from app.services.catalogue import Catalogue, ensure_default_collection, floor_from
+from app.services.enrolment import Enrolment
+from app.services.galleries import Galleries
+from app.services.identification import IdentificationService
+from app.services.images import Images
+from app.services.models import Models
+from app.services.verification import VerificationService
+from app.settings import Settings
+from app.storage import migrate
+from app.storage.database import Database
+
+
+@dataclass(frozen=True)
+class Context:
+    """One process's services. Built by ``open_context``."""
+
+    settings: Settings
+    database: Database
+    workers: Workers
+    models: Models
+    images: Images
+    access: Access
+    catalogue: Catalogue
+    enrolment: Enrolment
+    verification: VerificationService
+    identification: IdentificationService
+
+
+def open_database(settings: Settings) -> Database:
+    """Return the store that the settings name; nothing is read yet."""
+    return Database(
+        settings.database_url, timeout_s=settings.database_timeout_s, pool_size=settings.database_pool_size
+    )
+
+
+def load_models(settings: Settings) -> list[Model]:
+    """Load every bundle that the settings name.
+
+    Raises:
+        StartupError: A bundle is missing, altered or cannot run on the provider.
+    """
+    limits = IntakeLimits(settings.max_image_bytes, settings.max_image_pixels, settings.decode_timeout_s)
+    return [
+        open_model(settings.models_dir / name, provider=settings.provider, limits=limits)
+        for name in settings.models
+    ]
+
+
+@contextmanager
+def open_context(settings: Settings) -> Iterator[Context]:
+    """Build all services, and close them in order at the end.
+
+    A SQLite store is brought to the current schema; any other must be there already.
+
+    Raises:
+        StartupError: A bundle or the database is not as it must be.
+    """
+    database = open_database(settings)
+    workers = Workers(settings.encoder_threads, settings.encoder_queue_limit)
+    try:
+        if database.is_sqlite:
+            migrate.upgrade(database)
+        migrate.require_current(database)
+        models = Models(load_models(settings))
+        database.write_now(ensure_default_collection, models.default)
+        images = Images(workers)
+        floor = floor_from(
+            min_face_size=settings.min_face_size,
+            min_sharpness=settings.min_sharpness,
+            min_brightness=settings.min_brightness,
+            max_brightness=settings.max_brightness,
+            max_yaw=settings.max_yaw,
+        )
+        guard = Guard(required=not settings.loopback, disabled=settings.insecure)
+        yield Context(
+            settings=settings,
+            database=database,
+            workers=workers,
+            models=models,
+            images=images,
+            access=Access(database, guard),
+            catalogue=Catalogue(database, models),
+            enrolment=Enrolment(database, models, images, floor),
+            verification=VerificationService(database, models, images),
+            identification=IdentificationService(database, models, images, Galleries(database), workers),
+        )
+    finally:
+        workers.close()
+        database.close()

@@ -1,0 +1,151 @@
+"""Read a bundle from disk and refuse it unless every part is what its manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from app.encoding.detection import STRIDES
+from app.encoding.manifest import MANIFEST_NAME, Manifest
+from app.encoding.onnx_session import Graph, Provider
+from app.errors import BundleError
+from app.matching.evidence import Evidence, read_evidence
+
+GOLDEN_TOLERANCE = 1e-3
+"""Largest difference of one component of a golden embedding; providers differ in the fourth decimal."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle with its graphs loaded."""
+
+    folder: Path
+    manifest: Manifest
+    encoder: Graph
+    detector: Graph | None
+    evidence: Evidence
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and validate ``manifest.json``.
+
+    Raises:
+        BundleError: The folder or the manifest is missing, or the manifest is invalid.
+    """
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        known = sorted(p.parent.name for p in folder.parent.glob(f"*/{MANIFEST_NAME}"))
+        raise BundleError(
+            f"there is no bundle at {folder} ({MANIFEST_NAME} is missing); "
+            f"{folder.parent} holds: {', '.join(known) or 'none'}"
+        )
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{folder.name}/{MANIFEST_NAME}: {where}: {first['msg']}") from error
+    if manifest.model_id != folder.name:
+        raise BundleError(f"{folder.name}/{MANIFEST_NAME}: model_id is {manifest.model_id!r}")
+    return manifest
+
+
+def verify_files(folder: Path, manifest: Manifest) -> None:
+    """Compare every file with its digest.
+
+    Raises:
+        BundleError: A file is missing or altered; the message names it.
+    """
+    for name, entry in sorted(manifest.files.items()):
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"{folder.name}/{name} is missing")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != entry.sha256:
+            raise BundleError(
+                f"{folder.name}/{name} is altered: sha256 {digest}, the manifest says {entry.sha256}"
+            )
+
+
+def load_bundle(folder: Path, provider: Provider) -> Bundle:
+    """Load a bundle and check digests, shapes, golden embeddings and evidence.
+
+    Raises:
+        BundleError: Something contradicts the manifest; the message names the file.
+        StartupError: The provider asked for does not work.
+    """
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    encoder = Graph(folder / "encoder.onnx", provider)
+    _check_encoder(folder.name, manifest, encoder)
+    _check_golden(folder, manifest, encoder)
+    detector = None
+    if manifest.detector is not None:
+        detector = Graph(folder / manifest.detector.file, provider)
+        _check_detector(folder.name, manifest.detector.file, detector)
+    return Bundle(folder, manifest, encoder, detector, _read_evidence(folder, manifest))
+
+
+def _check_encoder(model_id: str, manifest: Manifest, encoder: Graph) -> None:
+    spec = manifest.input
+    wanted_in = ("tensor(uint8)", [spec.height, spec.width, spec.channels])
+    kind, shape = encoder.inputs.get("images", ("absent", [None]))
+    if (kind, shape[1:]) != wanted_in or isinstance(shape[0], int):
+        raise BundleError(
+            f"{model_id}/encoder.onnx: input images is {kind} {shape}, the manifest says uint8 "
+            f"[N, {spec.height}, {spec.width}, {spec.channels}]"
+        )
+    kind, shape = encoder.outputs.get("embeddings", ("absent", [None]))
+    if kind != "tensor(float)" or shape[1:] != [manifest.dimensions]:
+        raise BundleError(
+            f"{model_id}/encoder.onnx: output embeddings is {kind} {shape}, the manifest says float32 "
+            f"[N, {manifest.dimensions}]"
+        )
+
+
+def _check_detector(model_id: str, name: str, detector: Graph) -> None:
+    wanted = {f"{part}_{stride}" for part in ("cls", "obj", "bbox", "kps") for stride in STRIDES}
+    missing = sorted(wanted - set(detector.outputs))
+    if missing or detector.inputs.get("images", ("",))[0] != "tensor(uint8)":
+        raise BundleError(
+            f"{model_id}/{name} is not a YuNet graph with uint8 input images and outputs "
+            f"{', '.join(sorted(wanted))}"
+        )
+
+
+def _check_golden(folder: Path, manifest: Manifest, encoder: Graph) -> None:
+    name = f"{folder.name}/golden.npz"
+    with np.load(folder / "golden.npz", allow_pickle=False) as golden:
+        if not {"images", "embeddings"} <= set(golden.files):
+            raise BundleError(f"{name}: images and embeddings are wanted")
+        images, expected = golden["images"], golden["embeddings"]
+    spec = manifest.input
+    if images.shape[1:] != (spec.height, spec.width, spec.channels) or images.dtype != np.uint8:
+        raise BundleError(f"{name}: images are {images.dtype} {images.shape}")
+    if expected.shape != (len(images), manifest.dimensions) or len(images) == 0:
+        raise BundleError(f"{name}: embeddings are {expected.shape}")
+    worst = float(np.abs(encoder(images)["embeddings"] - expected).max())
+    if not worst <= GOLDEN_TOLERANCE:
+        raise BundleError(
+            f"{name}: the encoder's embeddings differ by {worst:.2g} (at most {GOLDEN_TOLERANCE:g} is "
+            f"allowed) on provider {encoder.provider}"
+        )
+
+
+def _read_evidence(folder: Path, manifest: Manifest) -> Evidence:
+    name = manifest.evidence.file
+    try:
+        evidence = read_evidence(folder / name)
+    except (ValueError, OSError) as error:
+        raise BundleError(f"{folder.name}/{name}: {error}") from error
+    counts = (evidence.subjects, evidence.mated_total, evidence.nonmated_total)
+    stated = (manifest.evidence.subjects, manifest.evidence.mated, manifest.evidence.nonmated)
+    if counts != stated:
+        raise BundleError(
+            f"{folder.name}/{name} has subjects, mated, nonmated {counts}; the manifest says {stated}"
+        )
+    return evidence

@@ -1,0 +1,40 @@
+"""A served model: a verified bundle, its encoder, its evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.encoding.bundle import Bundle, load_bundle
+from app.encoding.image_encoder import ImageEncoder
+from app.encoding.intake import IntakeLimits
+from app.encoding.manifest import Manifest
+from app.encoding.onnx_session import Provider
+from app.matching.evidence import Evidence
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What the service needs of one bundle."""
+
+    manifest: Manifest
+    evidence: Evidence
+    images: ImageEncoder
+    digest: str
+    """Hex SHA-256 of the embedding contract; templates of equal digest may be compared."""
+
+    @property
+    def model_id(self) -> str:
+        """Name of the bundle."""
+        return self.manifest.model_id
+
+
+def open_model(folder: Path, *, provider: Provider = "auto", limits: IntakeLimits | None = None) -> Model:
+    """Load the bundle in a folder, fully checked.
+
+    Raises:
+        StartupError: The bundle is not what its manifest says, or the provider does not work.
+    """
+    bundle: Bundle = load_bundle(folder, provider)
+    encoder = ImageEncoder(bundle.manifest, bundle.encoder, bundle.detector, limits or IntakeLimits())
+    return Model(bundle.manifest, bundle.evidence, encoder, bundle.manifest.digest)

@@ -1,0 +1,67 @@
+"""The one place that knows ONNX Runtime: open a graph on a provider and say which one is in use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from app.errors import BundleError, StartupError
+
+Provider = Literal["auto", "cpu", "cuda"]
+
+ort.set_default_logger_severity(3)
+
+
+class Graph:
+    """A loaded ONNX graph with one input ``images`` and named outputs. Safe to call from many threads."""
+
+    def __init__(self, source: Path, provider: Provider) -> None:
+        options = ort.SessionOptions()
+        # One thread per run and as many runs at once as cores: two-thread runs wait on each other at
+        # every operator and collapse when a core is busy.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(source, options, providers=_wanted(provider))
+        except Exception as error:  # onnxruntime raises its own classes for every kind of damage
+            raise BundleError(f"{source.name} cannot be loaded: {error}") from error
+        self.provider = _in_use(self._session)
+        if provider == "cuda" and self.provider != "cuda":
+            raise StartupError(
+                "provider cuda was asked for, but onnxruntime fell back to the CPU: check the driver, install "
+                "visavis[cuda], or set VISAVIS_PROVIDER=auto"
+            )
+        self.inputs = {item.name: (item.type, list(item.shape)) for item in self._session.get_inputs()}
+        self.outputs = {item.name: (item.type, list(item.shape)) for item in self._session.get_outputs()}
+        self._names = list(self.outputs)
+
+    def __call__(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Run the graph on uint8[N, H, W, C] and return its outputs by name."""
+        values = self._session.run(self._names, {"images": images})
+        return dict(zip(self._names, values, strict=True))
+
+
+def _wanted(provider: Provider) -> list[str]:
+    if provider == "cpu" or (provider == "auto" and not _cuda_device_present()):
+        return ["CPUExecutionProvider"]
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def _cuda_device_present() -> bool:
+    # get_available_providers() lists what the build could use, GPU or not, so ask the system.
+    return "CUDAExecutionProvider" in ort.get_available_providers() and (
+        Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists() or os.name == "nt"
+    )
+
+
+def _in_use(session: ort.InferenceSession) -> Literal["cpu", "cuda"]:
+    # Only the session knows what it really runs on: a failed CUDA start is but a log line.
+    return "cuda" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"

@@ -1,0 +1,232 @@
+"""What can go wrong, in domain words.
+
+Each error carries the facts a caller needs to act on; ``api/error_table.py`` maps the class to an HTTP
+status and a stable code, and the command line prints the same message. No message holds image bytes,
+templates or keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class VisavisError(Exception):
+    """Base of everything the service refuses or fails at, on purpose."""
+
+    code: ClassVar[str] = "internal_error"
+
+    def details(self) -> dict[str, object]:
+        """Return machine-readable facts that go beside the message in an answer."""
+        return {}
+
+
+class ImageError(VisavisError):
+    """An image that was sent cannot be used. ``field`` is the request field it came in."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+    def details(self) -> dict[str, object]:
+        return {"field": self.field} if self.field else {}
+
+
+class ImageUnreadableError(ImageError):
+    """The bytes are no image in a supported format, or a damaged one."""
+
+    code = "image_unreadable"
+
+
+class ImageTooLargeError(ImageError):
+    """More bytes or more pixels than the limit."""
+
+    code = "image_too_large"
+
+
+class UnsupportedMediaTypeError(ImageError):
+    """A recognised kind of file, but not one the service decodes."""
+
+    code = "unsupported_media_type"
+
+
+class NoFaceError(ImageError):
+    """The detector found no face."""
+
+    code = "no_face"
+
+
+class MultipleFacesError(ImageError):
+    """The request wants exactly one face; the image has several."""
+
+    code = "multiple_faces"
+
+    def __init__(self, boxes: Sequence[dict[str, float]], *, field: str | None = None) -> None:
+        super().__init__(
+            f"the image has {len(boxes)} faces and exactly one is wanted; crop it, or send "
+            "face=largest or face=central",
+            field=field,
+        )
+        self.boxes = list(boxes)
+
+    def details(self) -> dict[str, object]:
+        return {**super().details(), "boxes": self.boxes}
+
+
+class QualityTooLowError(ImageError):
+    """The face is below the collection's floor for enrolment."""
+
+    code = "quality_too_low"
+
+    def __init__(self, shortfalls: Sequence[dict[str, object]], *, field: str | None = None) -> None:
+        words = "; ".join(f"{s['measure']} is {s['value']:.3g}, {s['rule']}" for s in shortfalls)
+        super().__init__(f"the image is below the quality floor for enrolment: {words}", field=field)
+        self.shortfalls = list(shortfalls)
+
+    def details(self) -> dict[str, object]:
+        return {**super().details(), "shortfalls": self.shortfalls}
+
+
+class NotFoundError(VisavisError):
+    """Something named in the request does not exist."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, name: str, remedy: str) -> None:
+        super().__init__(f"there is no {self.kind} {name!r}; {remedy}")
+        self.name = name
+
+
+class IdentityNotFoundError(NotFoundError):
+    """The identity is not enrolled in the collection."""
+
+    code = "identity_not_found"
+    kind = "identity"
+
+    def __init__(self, name: str, collection: str) -> None:
+        super().__init__(name, f"enrol it in collection {collection!r} first, or name another collection")
+
+
+class CollectionNotFoundError(NotFoundError):
+    """The collection does not exist."""
+
+    code = "collection_not_found"
+    kind = "collection"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "create it with POST /collections, or leave the field out for 'default'")
+
+
+class ModelNotFoundError(NotFoundError):
+    """The model is not served by this process."""
+
+    code = "model_not_found"
+    kind = "model"
+
+    def __init__(self, name: str, served: Sequence[str]) -> None:
+        super().__init__(name, f"served here: {', '.join(served)} (setting VISAVIS_MODELS)")
+
+
+class OperatingPointNotFoundError(VisavisError):
+    """The model has no operating point of that name."""
+
+    code = "invalid_request"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"operating_point {name!r} is unknown; this model has {', '.join(known)}")
+
+    def details(self) -> dict[str, object]:
+        return {"field": "operating_point"}
+
+
+class IdentityExistsError(VisavisError):
+    """The identity is already enrolled and the request did not ask to replace it."""
+
+    code = "identity_exists"
+
+    def __init__(self, identity: str, collection: str) -> None:
+        super().__init__(
+            f"identity {identity!r} is already enrolled in collection {collection!r}; "
+            "send replace=true to replace its photo"
+        )
+
+
+class CollectionExistsError(VisavisError):
+    """A collection of that name exists."""
+
+    code = "collection_exists"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"collection {name!r} exists already; choose another name or delete it first")
+
+
+class ModelMismatchError(VisavisError):
+    """The collection's templates were made by a model other than the one asked for or served."""
+
+    code = "model_mismatch"
+
+    def __init__(self, *, collection: str, bound: str, other: str) -> None:
+        super().__init__(
+            f"collection {collection!r} holds templates of model {bound}, which cannot be compared with "
+            f"{other}; leave `model` out, or serve the model that made the collection"
+        )
+
+
+class InsufficientEvidenceError(VisavisError):
+    """The trials behind the model cannot support the error rate asked for."""
+
+    code = "insufficient_evidence"
+
+    def __init__(self, *, field: str, asked: float, smallest: float, reason: str) -> None:
+        super().__init__(
+            f"{field}={asked:g} is not supported by the evidence: {reason}; "
+            f"the smallest supported is {smallest:.3g}"
+        )
+        self.field = field
+        self.smallest = smallest
+
+    def details(self) -> dict[str, object]:
+        return {"field": self.field, "smallest_supported": self.smallest}
+
+
+class InvalidRequestError(VisavisError):
+    """A field is missing, malformed, out of range, unknown or given twice."""
+
+    code = "invalid_request"
+
+    def __init__(self, problems: Sequence[dict[str, str]]) -> None:
+        super().__init__("; ".join(f"{p['field']}: {p['problem']}" for p in problems))
+        self.problems = list(problems)
+
+    def details(self) -> dict[str, object]:
+        return {"errors": self.problems}
+
+
+class BusyError(VisavisError):
+    """Too much is waiting; nothing of this request was done."""
+
+    code = "busy"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UnauthorizedError(VisavisError):
+    """No API key, or one that is unknown or revoked."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(VisavisError):
+    """The API key is valid but its role does not allow this."""
+
+    code = "forbidden"
+
+
+class StartupError(VisavisError):
+    """The service cannot start; the message says what to change."""
+
+
+class BundleError(StartupError):
+    """A model bundle is incomplete, altered or contradicts its manifest."""

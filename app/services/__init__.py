@@ -1,0 +1,1 @@
+"""One use case a file. Services own transactions; they know neither HTTP nor SQL."""

@@ -1,0 +1,173 @@
+"""List, change and delete what is stored: collections and identities."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.encoding.model import Model
+from app.encoding.quality import QualityFloor
+from app.services.models import Models
+from app.services.names import DEFAULT_COLLECTION
+from app.storage import collections, identities
+from app.storage.database import Database, Session
+from app.storage.records import Collection, Identity
+
+
+class CollectionPolicy(BaseModel):
+    """What a collection asks of a reference photo; a field left out takes the service's setting."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_face_size: Annotated[
+        float | None, Field(ge=0, le=1e6, description="pixels: shorter side of the face box")
+    ] = None
+    min_sharpness: Annotated[float | None, Field(ge=0, le=1e6, description="floor of quality.sharpness")] = (
+        None
+    )
+    min_brightness: Annotated[float | None, Field(ge=0, le=1, description="floor of quality.brightness")] = (
+        None
+    )
+    max_brightness: Annotated[
+        float | None, Field(ge=0, le=1, description="ceiling of quality.brightness")
+    ] = None
+    max_yaw: Annotated[float | None, Field(ge=0, le=100, description="ceiling of |quality.yaw|")] = None
+
+    def floor(self, default: QualityFloor) -> QualityFloor:
+        """Return the floor in force."""
+        own = self.model_dump(exclude_none=True)
+        return QualityFloor(**{**vars(default), **own})
+
+
+@dataclass(frozen=True)
+class CollectionView:
+    """A collection and how many identities it holds."""
+
+    collection: Collection
+    identities: int
+
+
+def floor_from(
+    *,
+    min_face_size: float,
+    min_sharpness: float,
+    min_brightness: float,
+    max_brightness: float,
+    max_yaw: float,
+) -> QualityFloor:
+    """Return the service's default floor; a limit of 0 or the widest value asks nothing."""
+    return QualityFloor(min_face_size, min_sharpness, min_brightness, max_brightness, max_yaw or math.inf)
+
+
+def ensure_default_collection(session: Session, model: Model) -> Collection:
+    """Return the collection ``default``, creating it for a model if it is not there."""
+    page = collections.find(session, DEFAULT_COLLECTION)
+    return page or collections.add(session, DEFAULT_COLLECTION, model.model_id, model.digest, {})
+
+
+class Catalogue:
+    """The use cases behind ``/collections`` and ``/identities``."""
+
+    def __init__(self, database: Database, models: Models) -> None:
+        self._database = database
+        self._models = models
+
+    async def create_collection(
+        self, name: str, model_id: str | None, policy: CollectionPolicy
+    ) -> CollectionView:
+        """Create a collection bound to a model.
+
+        Raises:
+            CollectionExistsError: The name is taken.
+            ModelNotFoundError: The model is not served here.
+        """
+        model = self._models.get(model_id)
+        stored = policy.model_dump(exclude_none=True)
+        made = await self._database.write(collections.add, name, model.model_id, model.digest, stored)
+        return CollectionView(made, 0)
+
+    async def collection(self, name: str) -> CollectionView:
+        """Return one collection.
+
+        Raises:
+            CollectionNotFoundError: There is none of that name.
+        """
+        return await self._database.read(_view, name)
+
+    async def collections(self, *, after: int, limit: int) -> list[CollectionView]:
+        """Return a page of collections in order of creation."""
+        page = await self._database.read(collections.page, after=after, limit=limit)
+        return [CollectionView(collection, count) for collection, count in page]
+
+    async def delete_collection(self, name: str) -> None:
+        """Delete a collection and every template in it.
+
+        Raises:
+            CollectionNotFoundError: There is none of that name.
+        """
+        await self._database.write(collections.remove, name)
+
+    async def identity(self, collection: str, name: str) -> Identity:
+        """Return one identity.
+
+        Raises:
+            CollectionNotFoundError, IdentityNotFoundError: There is none of that name.
+        """
+        return await self._database.read(_identity, collection, name)
+
+    async def identities(self, collection: str, *, after: int, limit: int) -> list[Identity]:
+        """Return a page of identities in order of enrolment.
+
+        Raises:
+            CollectionNotFoundError: There is none of that name.
+        """
+        return await self._database.read(_identities, collection, after, limit)
+
+    async def change_identity(
+        self, collection: str, name: str, *, new_name: str | None, metadata: dict[str, Any] | None
+    ) -> Identity:
+        """Rename an identity or replace its metadata.
+
+        Raises:
+            CollectionNotFoundError, IdentityNotFoundError: There is none of that name.
+            IdentityExistsError: The new name is taken.
+        """
+        return await self._database.write(_change, collection, name, new_name, metadata)
+
+    async def delete_identity(self, collection: str, name: str) -> None:
+        """Delete an identity and its templates; no search that begins after this returns it.
+
+        Raises:
+            CollectionNotFoundError, IdentityNotFoundError: There is none of that name.
+        """
+        await self._database.write(_delete, collection, name)
+
+
+def _view(session: Session, name: str) -> CollectionView:
+    collection = collections.get(session, name)
+    return CollectionView(collection, collections.count_identities(session, collection.id))
+
+
+def _identity(session: Session, collection: str, name: str) -> Identity:
+    return identities.get(session, collections.get(session, collection), name)
+
+
+def _identities(session: Session, collection: str, after: int, limit: int) -> list[Identity]:
+    return identities.page(session, collections.get(session, collection), after=after, limit=limit)
+
+
+def _change(
+    session: Session, collection: str, name: str, new_name: str | None, metadata: dict[str, Any] | None
+) -> Identity:
+    found = collections.get(session, collection)
+    revision = collections.next_revision(session, found)
+    identities.change(session, found, revision, name, new_name=new_name, metadata=metadata)
+    return identities.get(session, found, new_name or name)
+
+
+def _delete(session: Session, collection: str, name: str) -> None:
+    found = collections.get(session, collection)
+    identities.remove(session, found, collections.next_revision(session, found), name)

@@ -1,0 +1,113 @@
+"""Enrol one reference photo for an identity."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from app.encoding.detection import FaceChoice
+from app.encoding.image_encoder import ImageInput, Timings
+from app.encoding.model import Model
+from app.encoding.quality import QualityFloor
+from app.errors import CollectionNotFoundError, IdentityExistsError, QualityTooLowError
+from app.services.catalogue import CollectionPolicy, ensure_default_collection
+from app.services.images import Images, Template
+from app.services.models import Models
+from app.services.names import DEFAULT_COLLECTION
+from app.services.views import face_fields
+from app.storage import collections, identities
+from app.storage.database import Database, Session
+from app.storage.records import Collection, NewReference
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """An acknowledged enrolment: it is committed."""
+
+    identity: str
+    collection: str
+    reference_id: str
+    replaced: bool
+    revision: int
+    model: Model
+    template: Template
+    timings: Timings
+
+
+class Enrolment:
+    """The use case behind ``POST /enroll``."""
+
+    def __init__(self, database: Database, models: Models, images: Images, floor: QualityFloor) -> None:
+        self._database = database
+        self._models = models
+        self._images = images
+        self._floor = floor
+
+    async def enrol(
+        self,
+        identity: str,
+        image: ImageInput,
+        *,
+        collection: str = DEFAULT_COLLECTION,
+        metadata: dict[str, Any] | None = None,
+        replace: bool = False,
+        face: FaceChoice = "only",
+    ) -> Enrolled:
+        """Store the template of one photo; the photo itself is not kept.
+
+        The photo is encoded before the transaction opens. Whoever enrols a name first wins; the other gets
+        IdentityExistsError, unless it asked to replace.
+
+        Raises:
+            CollectionNotFoundError: There is none of that name.
+            IdentityExistsError: The identity is enrolled and ``replace`` is false.
+            ImageError: The photo cannot be used.
+            QualityTooLowError: It is below the collection's floor.
+            BusyError: Too much is waiting; nothing was stored.
+        """
+        try:
+            found = await self._database.read(_open, collection, identity, replace)
+        except CollectionNotFoundError:
+            if collection != DEFAULT_COLLECTION:
+                raise
+            found = await self._database.write(ensure_default_collection, self._models.default)
+        model = self._models.of_collection(found)
+        timings = Timings()
+        (template,) = await self._images.encode(model, [image], face, timings)
+        floor = CollectionPolicy.model_validate(found.policy).floor(self._floor)
+        shortfalls = floor.shortfalls(template.quality)
+        if shortfalls:
+            raise QualityTooLowError(shortfalls, field=image.field)
+        reference = NewReference(
+            id=str(uuid.uuid4()),
+            model_digest=template.model_digest,
+            embedding=template.embedding,
+            face=face_fields(template.face) if template.face else None,
+            quality={k: v for k, v in asdict(template.quality).items() if v is not None},
+        )
+        revision, replaced = await self._database.write(_store, found, identity, metadata, reference, replace)
+        return Enrolled(identity, found.name, reference.id, replaced, revision, model, template, timings)
+
+
+def _open(session: Session, name: str, identity: str, replace: bool) -> Collection:
+    collection = collections.get(session, name)
+    if not replace and identities.exists(session, collection, identity):
+        raise IdentityExistsError(identity, collection.name)
+    return collection
+
+
+def _store(
+    session: Session,
+    collection: Collection,
+    identity: str,
+    metadata: dict[str, Any] | None,
+    reference: NewReference,
+    replace: bool,
+) -> tuple[int, bool]:
+    revision = collections.next_revision(session, collection)
+    if replace and identities.exists(session, collection, identity):
+        identities.replace(session, collection, revision, identity, metadata, reference)
+        return revision, True
+    identities.add(session, collection, revision, identity, metadata or {}, reference)
+    return revision, False

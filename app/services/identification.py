@@ -1,0 +1,88 @@
+"""Find who of those enrolled an image shows (1:N)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from app.encoding.detection import FaceChoice
+from app.encoding.image_encoder import ImageInput, Timings
+from app.encoding.model import Model
+from app.encoding.workers import Workers
+from app.matching.decision import OperatingPoint, is_match
+from app.services.decisions import Criterion
+from app.services.galleries import Candidate, Galleries
+from app.services.images import Images, Template
+from app.services.models import Models
+from app.storage import collections
+from app.storage.database import Database
+
+
+@dataclass(frozen=True)
+class Identification:
+    """The nearest identities and whether the first is a match."""
+
+    match: bool
+    candidates: list[tuple[Candidate, bool]]
+    gallery_size: int
+    revision: int
+    point: OperatingPoint
+    model: Model
+    template: Template
+    timings: Timings
+    search_ms: float
+
+
+class IdentificationService:
+    """The use case behind ``POST /identify``."""
+
+    def __init__(
+        self, database: Database, models: Models, images: Images, galleries: Galleries, workers: Workers
+    ) -> None:
+        self._database = database
+        self._models = models
+        self._images = images
+        self._galleries = galleries
+        self._workers = workers
+
+    async def identify(
+        self,
+        image: ImageInput,
+        *,
+        collection: str,
+        top_k: int = 5,
+        criterion: Criterion,
+        face: FaceChoice = "largest",
+    ) -> Identification:
+        """Search a collection for the identities nearest to an image.
+
+        The threshold is taken for the gallery's size at the revision that was searched.
+
+        Raises:
+            CollectionNotFoundError: There is none of that name.
+            ModelMismatchError: The collection's model is not served here.
+            ImageError: The image cannot be used.
+            InsufficientEvidenceError: The error rate asked for is not supported at this size.
+            BusyError: Too much is waiting.
+        """
+        found = await self._database.read(collections.get, collection)
+        model = self._models.of_collection(found)
+        criterion.check(model)
+        timings = Timings()
+        (probe,) = await self._images.encode(model, [image], face, timings)
+        started = time.perf_counter()
+        result = await self._workers.run(self._galleries.search, collection, probe.embedding, model, top_k)
+        search_ms = (time.perf_counter() - started) * 1e3
+        point = criterion.point(model, gallery_size=result.gallery_size)
+        candidates = [(c, is_match(c.distance, point.threshold)) for c in result.candidates]
+        return Identification(
+            any(matched for _, matched in candidates),
+            candidates,
+            result.gallery_size,
+            result.revision,
+            point,
+            model,
+            probe,
+            timings,
+            search_ms,
+        )

@@ -1,0 +1,87 @@
+"""From the images of a request to templates: bounded, off the event loop, one batch a request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.encoding.detection import Face, FaceChoice
+from app.encoding.image_encoder import ImageInput, Timings
+from app.encoding.model import Model
+from app.encoding.preprocess import Prepared
+from app.encoding.quality import Quality
+from app.encoding.workers import Workers
+
+
+@dataclass(frozen=True)
+class Template:
+    """An embedding ready to compare, with what it was made from.
+
+    Attributes:
+        field: Request field of the image.
+        embedding: float32[D].
+        model_digest: Templates of equal digest may be compared.
+        face: None for whole-image models.
+        quality: Measures of the encoder's input.
+    """
+
+    field: str
+    embedding: NDArray[np.float32]
+    model_digest: str
+    face: Face | None
+    quality: Quality
+
+
+class Images:
+    """Encodes and detects for every service."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+
+    async def encode(
+        self, model: Model, images: Sequence[ImageInput], choice: FaceChoice, timings: Timings
+    ) -> list[Template]:
+        """Prepare the images side by side, then encode them as one batch.
+
+        Raises:
+            ImageError: The first image, in their order, that cannot be used.
+            BusyError: Too much is waiting.
+        """
+        with self._workers.admit(len(images)):
+            spent = [Timings() for _ in images]
+            outcomes = await asyncio.gather(
+                *(
+                    self._workers.run(model.images.prepare, image, choice, spent[i])
+                    for i, image in enumerate(images)
+                ),
+                return_exceptions=True,
+            )
+            for stage in spent:
+                timings.add(stage)
+            prepared: list[Prepared] = []
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                prepared.append(outcome)
+            embeddings = await self._workers.run(model.images.encode, prepared, timings)
+        return [
+            Template(image.field or "image", embedding, model.digest, item.face, item.quality)
+            for image, embedding, item in zip(images, embeddings, prepared, strict=True)
+        ]
+
+    async def detect(
+        self, model: Model, image: ImageInput, timings: Timings
+    ) -> tuple[list[tuple[Face, Quality]], tuple[int, int]]:
+        """Return every face of an image with its quality, and the image's width and height.
+
+        Raises:
+            ImageError: The image cannot be decoded.
+            InvalidRequestError: The model finds no faces.
+            BusyError: Too much is waiting.
+        """
+        with self._workers.admit(1):
+            return await self._workers.run(model.images.detect, image, timings)

@@ -1,0 +1,105 @@
+"""Decide whether two images, or an image and an enrolled identity, show the same subject (1:1)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.encoding.detection import FaceChoice
+from app.encoding.image_encoder import ImageInput, Timings
+from app.encoding.model import Model
+from app.matching.decision import OperatingPoint, is_match
+from app.matching.distances import distance
+from app.services.decisions import Criterion
+from app.services.images import Images, Template
+from app.services.models import Models
+from app.storage import collections, identities
+from app.storage.database import Database, Session
+from app.storage.records import Collection, GalleryEntry
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A decision with all that it rests on."""
+
+    match: bool
+    distance: float
+    point: OperatingPoint
+    model: Model
+    templates: list[Template]
+    timings: Timings
+    search_ms: float
+
+
+class VerificationService:
+    """The use case behind ``POST /verify``."""
+
+    def __init__(self, database: Database, models: Models, images: Images) -> None:
+        self._database = database
+        self._models = models
+        self._images = images
+
+    async def compare_images(
+        self,
+        pair: Sequence[ImageInput],
+        *,
+        model: str | None = None,
+        criterion: Criterion,
+        face: FaceChoice = "largest",
+    ) -> Verification:
+        """Compare two images.
+
+        Raises:
+            ModelNotFoundError: The model is not served here.
+            ImageError: An image cannot be used; its field is named.
+            InsufficientEvidenceError: The error rate asked for is not supported.
+            BusyError: Too much is waiting.
+        """
+        chosen = self._models.get(model)
+        point = criterion.point(chosen, gallery_size=1)
+        timings = Timings()
+        first, second = await self._images.encode(chosen, pair, face, timings)
+        value = distance(first.embedding, second.embedding, chosen.manifest.metric)
+        return Verification(
+            is_match(value, point.threshold), value, point, chosen, [first, second], timings, 0.0
+        )
+
+    async def compare_with_identity(
+        self,
+        image: ImageInput,
+        identity: str,
+        *,
+        collection: str,
+        model: str | None = None,
+        criterion: Criterion,
+        face: FaceChoice = "largest",
+    ) -> Verification:
+        """Compare an image with the nearest reference of an enrolled identity.
+
+        Raises:
+            CollectionNotFoundError, IdentityNotFoundError: There is none of that name.
+            ModelMismatchError: The collection was made by another model than asked for.
+            ImageError: The image cannot be used.
+            InsufficientEvidenceError: The error rate asked for is not supported.
+            BusyError: Too much is waiting.
+        """
+        started = time.perf_counter()
+        found, references = await self._database.read(_references, collection, identity)
+        search_ms = (time.perf_counter() - started) * 1e3
+        chosen = self._models.of_collection(found, model)
+        point = criterion.point(chosen, gallery_size=1)
+        timings = Timings()
+        (probe,) = await self._images.encode(chosen, [image], face, timings)
+        metric = chosen.manifest.metric
+        value = min(distance(probe.embedding, np.asarray(r.embedding), metric) for r in references)
+        return Verification(
+            is_match(value, point.threshold), value, point, chosen, [probe], timings, search_ms
+        )
+
+
+def _references(session: Session, name: str, identity: str) -> tuple[Collection, list[GalleryEntry]]:
+    collection = collections.get(session, name)
+    return collection, identities.embeddings_of(session, collection, identity)

@@ -1,0 +1,1 @@
+"""The SQL store. Functions take a session, never commit, and return plain values."""

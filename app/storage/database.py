@@ -1,0 +1,141 @@
+"""The connection to the SQL store, and the transactions around it.
+
+Work runs as functions of a session inside ``read`` or ``write``, on a small pool of threads, so that the
+event loop never waits for the database and a transaction never spans an encoding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from app.errors import BusyError, StartupError
+
+__all__ = ["Database", "DatabaseUnavailableError", "Session"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class DatabaseUnavailableError(BusyError):
+    """The database cannot be reached or did not answer in time; nothing was changed."""
+
+
+class Database:
+    """An engine and the threads that use it."""
+
+    def __init__(self, url: str, *, timeout_s: float, pool_size: int) -> None:
+        parsed = make_url(url)
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        options: dict[str, Any]
+        if self.is_sqlite:
+            if parsed.database in {None, "", ":memory:"}:
+                raise StartupError(
+                    "VISAVIS_DATABASE_URL: SQLite in memory is not supported, name a file such as "
+                    "sqlite:///visavis.db"
+                )
+            options = {"connect_args": {"timeout": timeout_s, "check_same_thread": False}}
+        else:
+            milliseconds = int(timeout_s * 1000)
+            options = {
+                "connect_args": {
+                    "connect_timeout": max(2, round(timeout_s)),
+                    "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
+                },
+                "pool_pre_ping": True,
+            }
+        try:
+            self.engine: Engine = create_engine(
+                url, pool_size=pool_size, max_overflow=0, pool_timeout=timeout_s, **options
+            )
+        except ImportError as error:
+            raise StartupError("PostgreSQL needs the extra: pip install 'visavis[postgres]'") from error
+        if self.is_sqlite:
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        self._writer = self.engine.execution_options(visavis_write=True)
+        # Every statement of a read sees one state, so that a revision and its rows belong together.
+        self._reader = (
+            self.engine
+            if self.is_sqlite
+            else self.engine.execution_options(isolation_level="REPEATABLE READ")
+        )
+        self._threads = ThreadPoolExecutor(pool_size, thread_name_prefix="database")
+
+    def read_now(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run reads in one transaction, on this thread."""
+        return self._run(self._reader, work, *args, **kwargs)
+
+    def write_now(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run reads and writes in one transaction, on this thread, and commit before returning.
+
+        Raises:
+            DatabaseUnavailableError: The store is locked or unreachable. Nothing was changed, unless the
+                connection broke during the commit itself, in which case the change may be there.
+        """
+        return self._run(self._writer, work, *args, **kwargs)
+
+    async def read(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``read_now`` on a thread of the pool."""
+        return await self._on_thread(self.read_now, work, *args, **kwargs)
+
+    async def write(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``write_now`` on a thread of the pool, to its end even if the caller goes away."""
+        return await self._on_thread(self.write_now, work, *args, **kwargs)
+
+    def ping(self) -> None:
+        """Ask the database for an answer.
+
+        Raises:
+            DatabaseUnavailableError: None came.
+        """
+        self.read_now(lambda session: session.execute(text("SELECT 1")).scalar_one())
+
+    def close(self) -> None:
+        """Finish running work and close every connection."""
+        self._threads.shutdown(wait=True)
+        self.engine.dispose()
+
+    async def _on_thread(self, call: Callable[..., T], *args: object, **kwargs: object) -> T:
+        future = self._threads.submit(call, *args, **kwargs)
+        return await asyncio.wrap_future(future)
+
+    @staticmethod
+    def _run(engine: Engine, work: Callable[..., T], *args: object, **kwargs: object) -> T:
+        try:
+            with Session(engine, expire_on_commit=False) as session, session.begin():
+                return work(session, *args, **kwargs)
+        except (OperationalError, PoolTimeoutError) as error:
+            raise DatabaseUnavailableError(
+                "the database is locked or cannot be reached; try again"
+            ) from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise DatabaseUnavailableError("the connection to the database broke; try again") from error
+            raise
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    # Python's sqlite3 would open transactions by itself and late; "begin" below does it instead.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    # WAL: readers never wait for the writer. FULL: a commit survives a power cut, not only a crash.
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:  # noqa: ANN401 - sqlalchemy.Connection, of an untyped event
+    # A transaction that reads first and writes later cannot take the lock if another wrote in between,
+    # whatever the timeout; so writers ask for it at once.
+    immediate = connection.get_execution_options().get("visavis_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -1,0 +1,1 @@
+"""The offline half: makes bundles and measures them. Of the service it imports only encoding and matching."""

@@ -1,0 +1,1 @@
+"""Make bundles from weights that others published."""

