@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from app.encoding.intake import IntakeLimits
 from app.encoding.model import Model, open_model
+from app.encoding.quality import QualityFloor
 from app.encoding.workers import Workers
 from app.services.access import Access, Guard
-from app.services.catalogue import Catalogue, ensure_default_collection, floor_from
+from app.services.catalogue import Catalogue, ensure_default_collection
 from app.services.enrolment import Enrolment
 from app.services.galleries import Galleries
 from app.services.identification import IdentificationService
@@ -45,6 +46,25 @@ def open_database(settings: Settings) -> Database:
     )
 
 
+@contextmanager
+def opened_database(settings: Settings) -> Iterator[Database]:
+    """Open the store, with a current schema, and close it at the end.
+
+    A SQLite store is brought to the current schema; any other must be there already.
+
+    Raises:
+        StartupError: The schema is not current.
+    """
+    database = open_database(settings)
+    try:
+        if database.is_sqlite:
+            migrate.upgrade(database)
+        migrate.require_current(database)
+        yield database
+    finally:
+        database.close()
+
+
 def load_models(settings: Settings) -> list[Model]:
     """Load every bundle that the settings name.
 
@@ -62,21 +82,14 @@ def load_models(settings: Settings) -> list[Model]:
 def open_context(settings: Settings) -> Iterator[Context]:
     """Build all services, and close them in order at the end.
 
-    A SQLite store is brought to the current schema; any other must be there already.
-
     Raises:
         StartupError: A bundle or the database is not as it must be.
     """
-    database = open_database(settings)
-    workers = Workers(settings.encoder_threads, settings.encoder_queue_limit)
-    try:
-        if database.is_sqlite:
-            migrate.upgrade(database)
-        migrate.require_current(database)
+    with opened_database(settings) as database, closing(_workers(settings)) as workers:
         models = Models(load_models(settings))
         database.write_now(ensure_default_collection, models.default)
         images = Images(workers)
-        floor = floor_from(
+        floor = QualityFloor(
             min_face_size=settings.min_face_size,
             min_sharpness=settings.min_sharpness,
             min_brightness=settings.min_brightness,
@@ -96,6 +109,7 @@ def open_context(settings: Settings) -> Iterator[Context]:
             verification=VerificationService(database, models, images),
             identification=IdentificationService(database, models, images, Galleries(database), workers),
         )
-    finally:
-        workers.close()
-        database.close()
+
+
+def _workers(settings: Settings) -> Workers:
+    return Workers(settings.encoder_threads, settings.encoder_queue_limit)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from app.encoding.bulk import embed_files
 from app.encoding.image_encoder import ImageEncoder
+from app.encoding.intake import IMAGE_SUFFIXES
 from app.encoding.manifest import EvidenceSummary
 from app.matching.decision import OperatingPoint
 from app.matching.distances import Metric, distances
@@ -25,8 +26,6 @@ TAIL_SHARE = 0.012
 
 TARGETS = {"fmr-1e-2": 1e-2, "fmr-1e-3": 1e-3, "fmr-1e-4": 1e-4}
 """Operating points that every bundle gets where its evidence supports them."""
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".pgm"}
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from app.errors import (
 Image.MAX_IMAGE_PIXELS = None
 
 SUPPORTED: Final = "JPEG, PNG, WebP, GIF, TIFF or BMP"
+IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp"})
+"""How such files are usually called; used only to find files in folders."""
 
 _MAX_JPEG_SCANS = 100
 """A progressive photo has about ten; each scan makes the decoder pass over every block again."""

@@ -34,8 +34,8 @@ class Graph:
         self.provider = _in_use(self._session)
         if provider == "cuda" and self.provider != "cuda":
             raise StartupError(
-                "provider cuda was asked for, but onnxruntime fell back to the CPU: check the driver, install "
-                "visavis[cuda], or set VISAVIS_PROVIDER=auto"
+                "provider cuda was asked for, but onnxruntime fell back to the CPU: check the driver, "
+                "install visavis[cuda], or set VISAVIS_PROVIDER=auto"
             )
         self.inputs = {item.name: (item.type, list(item.shape)) for item in self._session.get_inputs()}
         self.outputs = {item.name: (item.type, list(item.shape)) for item in self._session.get_outputs()}

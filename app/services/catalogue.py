@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -50,22 +49,10 @@ class CollectionView:
     identities: int
 
 
-def floor_from(
-    *,
-    min_face_size: float,
-    min_sharpness: float,
-    min_brightness: float,
-    max_brightness: float,
-    max_yaw: float,
-) -> QualityFloor:
-    """Return the service's default floor; a limit of 0 or the widest value asks nothing."""
-    return QualityFloor(min_face_size, min_sharpness, min_brightness, max_brightness, max_yaw or math.inf)
-
-
 def ensure_default_collection(session: Session, model: Model) -> Collection:
     """Return the collection ``default``, creating it for a model if it is not there."""
-    page = collections.find(session, DEFAULT_COLLECTION)
-    return page or collections.add(session, DEFAULT_COLLECTION, model.model_id, model.digest, {})
+    found = collections.find(session, DEFAULT_COLLECTION)
+    return found or collections.add(session, DEFAULT_COLLECTION, model.model_id, model.digest, {})
 
 
 class Catalogue:

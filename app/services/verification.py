@@ -58,14 +58,7 @@ class VerificationService:
             InsufficientEvidenceError: The error rate asked for is not supported.
             BusyError: Too much is waiting.
         """
-        chosen = self._models.get(model)
-        point = criterion.point(chosen, gallery_size=1)
-        timings = Timings()
-        first, second = await self._images.encode(chosen, pair, face, timings)
-        value = distance(first.embedding, second.embedding, chosen.manifest.metric)
-        return Verification(
-            is_match(value, point.threshold), value, point, chosen, [first, second], timings, 0.0
-        )
+        return await compare_images(self._images, self._models.get(model), pair, criterion, face)
 
     async def compare_with_identity(
         self,
@@ -98,6 +91,17 @@ class VerificationService:
         return Verification(
             is_match(value, point.threshold), value, point, chosen, [probe], timings, search_ms
         )
+
+
+async def compare_images(
+    images: Images, model: Model, pair: Sequence[ImageInput], criterion: Criterion, face: FaceChoice
+) -> Verification:
+    """Compare two images with one model; needs no store. Raises as ``VerificationService.compare_images``."""
+    point = criterion.point(model, gallery_size=1)
+    timings = Timings()
+    first, second = await images.encode(model, pair, face, timings)
+    value = distance(first.embedding, second.embedding, model.manifest.metric)
+    return Verification(is_match(value, point.threshold), value, point, model, [first, second], timings, 0.0)
 
 
 def _references(session: Session, name: str, identity: str) -> tuple[Collection, list[GalleryEntry]]:

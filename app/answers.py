@@ -1,0 +1,440 @@
+"""What the service answers, over HTTP and on the command line, and how a result becomes an answer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from app.encoding.detection import Face
+from app.encoding.image_encoder import Timings
+from app.encoding.model import Model
+from app.encoding.quality import Quality
+from app.matching.decision import OperatingPoint
+from app.services import catalogue, enrolment
+from app.services.identification import Identification
+from app.services.images import Template
+from app.services.verification import Verification
+from app.services.views import face_fields
+from app.storage.records import Identity
+
+
+class Box(BaseModel):
+    """Pixels of the upright image; x to the right, y down; may reach past the border."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class Point(BaseModel):
+    """Pixels of the upright image."""
+
+    x: float
+    y: float
+
+
+class FaceView(BaseModel):
+    """A detected face."""
+
+    box: Box
+    landmarks: Annotated[
+        dict[str, Point],
+        Field(description="right and left are the subject's: the right eye is at the image's left"),
+    ]
+    score: Annotated[float, Field(description="detection score, 0 to 1")]
+
+
+class QualityView(BaseModel):
+    """Simple measures; docs/quality.md explains each. Face measures are null for whole-image models."""
+
+    sharpness: float
+    brightness: float
+    contrast: float
+    face_size: float | None = None
+    eye_distance: float | None = None
+    yaw: float | None = None
+    pitch: float | None = None
+    roll: float | None = None
+
+
+class ProbeView(BaseModel):
+    """The face (if the model looks for one) and quality of one image of the request."""
+
+    field: str
+    face: FaceView | None
+    quality: QualityView
+
+
+class TimingsView(BaseModel):
+    """Milliseconds by stage; detect includes alignment."""
+
+    decode: float
+    detect: float
+    encode: float
+    search: float
+    total: float
+
+
+class EvidenceView(BaseModel):
+    """The trials behind the rates."""
+
+    source: Annotated[Literal["bundle"], Field(description="whose trials: the model bundle's")]
+    description: str
+    subjects: int
+    mated: int
+    nonmated: int
+
+
+class Decision(BaseModel):
+    """What every decision states."""
+
+    match: Annotated[bool, Field(description="distance <= threshold")]
+    threshold: float
+    metric: Literal["euclidean", "cosine", "l1"]
+    operating_point: OperatingPoint
+    evidence: EvidenceView
+    model: str
+    model_digest: Annotated[str, Field(description="templates are comparable when this is equal")]
+    timings_ms: TimingsView
+
+
+class Verified(Decision):
+    """Answer of ``POST /verify``."""
+
+    distance: Annotated[float, Field(description="smaller is closer; unit of the metric")]
+    faces: Annotated[list[ProbeView], Field(description="what was compared, one entry an image sent")]
+
+
+class CandidateView(BaseModel):
+    """One of the nearest identities."""
+
+    rank: int
+    identity: str
+    distance: float
+    match: bool
+    metadata: dict[str, Any]
+
+
+class Identified(Decision):
+    """Answer of ``POST /identify``."""
+
+    candidates: list[CandidateView]
+    gallery_size: Annotated[int, Field(description="references searched")]
+    predicted_fpir_upper: Annotated[
+        float | None,
+        Field(description="at most this share of searches by strangers returns a match: gallery_size x FMR"),
+    ]
+    revision: Annotated[int, Field(description="state of the collection that was searched")]
+    faces: list[ProbeView]
+
+
+class Enrolled(BaseModel):
+    """Answer of ``POST /enroll``: the reference is committed."""
+
+    identity: str
+    collection: str
+    reference_id: str
+    replaced: bool
+    model: str
+    model_digest: str
+    face: FaceView | None
+    quality: QualityView
+    revision: int
+    timings_ms: TimingsView
+
+
+class Embedded(BaseModel):
+    """Answer of ``POST /embed``."""
+
+    embedding: list[float]
+    dimensions: int
+    metric: str
+    model: str
+    model_digest: str
+    face: FaceView | None
+    quality: QualityView
+    timings_ms: TimingsView
+
+
+class DetectedFace(FaceView):
+    """A detected face with its quality."""
+
+    quality: QualityView
+
+
+class Detected(BaseModel):
+    """Answer of ``POST /detect``, best score first."""
+
+    faces: list[DetectedFace]
+    width: Annotated[int, Field(description="pixels of the upright image")]
+    height: int
+    model: str
+    timings_ms: TimingsView
+
+
+class IdentityView(BaseModel):
+    """An enrolled identity."""
+
+    identity: str
+    collection: str
+    metadata: dict[str, Any]
+    references: int
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class IdentityPage(BaseModel):
+    """Identities in order of enrolment."""
+
+    identities: list[IdentityView]
+    next_cursor: Annotated[str | None, Field(description="pass as cursor for the next page; null at the end")]
+
+
+class CollectionView(BaseModel):
+    """A collection."""
+
+    name: str
+    model: str
+    model_digest: str
+    policy: catalogue.CollectionPolicy
+    identities: int
+    revision: int
+    created_at: datetime
+
+
+class CollectionPage(BaseModel):
+    """Collections in order of creation."""
+
+    collections: list[CollectionView]
+    next_cursor: str | None
+
+
+class ModelView(BaseModel):
+    """A served model in short."""
+
+    id: str
+    version: str
+    description: str
+    default: bool
+    digest: str
+    provider: Literal["cpu", "cuda"]
+    dimensions: int
+    metric: str
+    operating_points: list[OperatingPoint]
+    default_operating_point: str
+    evidence: EvidenceView
+
+
+class ModelList(BaseModel):
+    """All served models, default first."""
+
+    models: list[ModelView]
+
+
+class ModelDetail(ModelView):
+    """A served model with its whole manifest."""
+
+    manifest: dict[str, Any]
+
+
+class Ready(BaseModel):
+    """Answer of ``GET /readyz``."""
+
+    status: Literal["ready"]
+    models: Annotated[dict[str, str], Field(description="provider in use, by model")]
+    database: Literal["ok"]
+    schema_revision: str
+
+
+class Alive(BaseModel):
+    """Answer of ``GET /healthz``."""
+
+    status: Literal["ok"]
+
+
+def face_view(face: Face | None) -> FaceView | None:
+    """Return a face, or None for whole-image models."""
+    return None if face is None else FaceView.model_validate(face_fields(face))
+
+
+def quality_view(quality: Quality) -> QualityView:
+    """Return the measures of an image."""
+    return QualityView(**asdict(quality))
+
+
+def probe_view(template: Template) -> ProbeView:
+    """Return what was compared of one image."""
+    return ProbeView(
+        field=template.field, face=face_view(template.face), quality=quality_view(template.quality)
+    )
+
+
+def evidence_view(model: Model) -> EvidenceView:
+    """Return the trials behind a model's rates."""
+    summary = model.manifest.evidence
+    return EvidenceView(
+        source="bundle",
+        description=summary.source,
+        subjects=summary.subjects,
+        mated=summary.mated,
+        nonmated=summary.nonmated,
+    )
+
+
+def timings_view(timings: Timings, started: float, search_ms: float = 0.0) -> TimingsView:
+    """Return stage times rounded to a hundredth of a millisecond.
+
+    Args:
+        timings: Stages of the images.
+        started: ``time.perf_counter()`` when the request began.
+        search_ms: Milliseconds in the gallery or database.
+    """
+    return TimingsView(
+        decode=round(timings.decode, 2),
+        detect=round(timings.detect, 2),
+        encode=round(timings.encode, 2),
+        search=round(search_ms, 2),
+        total=round((time.perf_counter() - started) * 1e3, 2),
+    )
+
+
+def enrolled(result: enrolment.Enrolled, started: float) -> Enrolled:
+    """Return the answer to an enrolment."""
+    return Enrolled(
+        identity=result.identity,
+        collection=result.collection,
+        reference_id=result.reference_id,
+        replaced=result.replaced,
+        model=result.model.model_id,
+        model_digest=result.model.digest,
+        face=face_view(result.template.face),
+        quality=quality_view(result.template.quality),
+        revision=result.revision,
+        timings_ms=timings_view(result.timings, started),
+    )
+
+
+def verified(result: Verification, started: float) -> Verified:
+    """Return the answer to a verification."""
+    return Verified(
+        match=result.match,
+        distance=result.distance,
+        threshold=result.point.threshold,
+        metric=result.model.manifest.metric,
+        operating_point=result.point,
+        evidence=evidence_view(result.model),
+        model=result.model.model_id,
+        model_digest=result.model.digest,
+        faces=[probe_view(template) for template in result.templates],
+        timings_ms=timings_view(result.timings, started, result.search_ms),
+    )
+
+
+def identified(result: Identification, started: float) -> Identified:
+    """Return the answer to an identification."""
+    fmr = result.point.fmr
+    return Identified(
+        match=result.match,
+        candidates=[
+            CandidateView(
+                rank=rank,
+                identity=candidate.identity,
+                distance=candidate.distance,
+                match=matched,
+                metadata=candidate.metadata,
+            )
+            for rank, (candidate, matched) in enumerate(result.candidates, start=1)
+        ],
+        threshold=result.point.threshold,
+        metric=result.model.manifest.metric,
+        gallery_size=result.gallery_size,
+        predicted_fpir_upper=None if fmr is None else min(1.0, fmr * result.gallery_size),
+        operating_point=result.point,
+        evidence=evidence_view(result.model),
+        model=result.model.model_id,
+        model_digest=result.model.digest,
+        revision=result.revision,
+        faces=[probe_view(result.template)],
+        timings_ms=timings_view(result.timings, started, result.search_ms),
+    )
+
+
+def embedded(model: Model, template: Template, timings: Timings, started: float) -> Embedded:
+    """Return the answer to a request for an embedding."""
+    return Embedded(
+        embedding=template.embedding.tolist(),
+        dimensions=template.embedding.size,
+        metric=model.manifest.metric,
+        model=model.model_id,
+        model_digest=model.digest,
+        face=face_view(template.face),
+        quality=quality_view(template.quality),
+        timings_ms=timings_view(timings, started),
+    )
+
+
+def detected(
+    model: Model, found: list[tuple[Face, Quality]], size: tuple[int, int], timings: Timings, started: float
+) -> Detected:
+    """Return the answer to a detection."""
+    return Detected(
+        faces=[
+            DetectedFace.model_validate({**face_fields(face), "quality": asdict(quality)})
+            for face, quality in found
+        ],
+        width=size[0],
+        height=size[1],
+        model=model.model_id,
+        timings_ms=timings_view(timings, started),
+    )
+
+
+def identity_view(identity: Identity, collection: str) -> IdentityView:
+    """Return a stored identity."""
+    return IdentityView(
+        identity=identity.name,
+        collection=collection,
+        metadata=identity.metadata,
+        references=identity.references,
+        revision=identity.revision,
+        created_at=identity.created_at,
+        updated_at=identity.updated_at,
+    )
+
+
+def collection_view(view: catalogue.CollectionView) -> CollectionView:
+    """Return a collection."""
+    collection = view.collection
+    return CollectionView(
+        name=collection.name,
+        model=collection.model_id,
+        model_digest=collection.model_digest,
+        policy=catalogue.CollectionPolicy.model_validate(collection.policy),
+        identities=view.identities,
+        revision=collection.revision,
+        created_at=collection.created_at,
+    )
+
+
+def model_view(model: Model, *, default: bool) -> ModelView:
+    """Return a served model in short."""
+    manifest = model.manifest
+    return ModelView(
+        id=model.model_id,
+        version=manifest.version,
+        description=manifest.description,
+        default=default,
+        digest=model.digest,
+        provider=model.images.provider,
+        dimensions=manifest.dimensions,
+        metric=manifest.metric,
+        operating_points=list(manifest.operating_points),
+        default_operating_point=manifest.default_operating_point,
+        evidence=evidence_view(model),
+    )

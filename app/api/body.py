@@ -1,0 +1,147 @@
+"""Read the fields of a request, from multipart form data or from JSON, into one validated model.
+
+The same field names and rules hold for both. JSON carries images in base64 and is read strictly (no text
+where a number is meant); a form carries text, which is read as the field's type. A field that is missing,
+unknown, malformed, out of range or given twice is refused by name.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any, NoReturn, TypeVar, get_args, get_origin
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from app.api.error_table import invalid_request
+from app.errors import ImageUnreadableError, InvalidRequestError, UnsupportedMediaTypeError
+
+M = TypeVar("M", bound=BaseModel)
+
+MAX_TEXT_FIELD = 64 * 1024
+"""Bytes of one text field of a form."""
+MAX_FIELDS = 32
+
+
+async def read_fields(request: Request, model: type[M]) -> M:
+    """Return the request's fields.
+
+    Args:
+        request: Its content type says whether it is a form or JSON.
+        model: Its fields that are ``bytes`` are images; those that are ``dict`` are JSON objects.
+
+    Raises:
+        UnsupportedMediaTypeError: Neither a form nor JSON.
+        InvalidRequestError: A field breaks a rule; the error names it.
+        ImageUnreadableError: An image is not valid base64.
+    """
+    images = _fields_of_type(model, bytes)
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == "multipart/form-data" and images:
+        raw = await _read_form(request, images, _fields_of_type(model, dict))
+    elif media_type == "application/json":
+        raw = await _read_json(request)
+        for name in images & raw.keys():
+            if raw[name] is not None:
+                raw[name] = _from_base64(name, raw[name])
+    else:
+        wanted = "multipart/form-data or application/json" if images else "application/json"
+        raise UnsupportedMediaTypeError(
+            f"the content type is {media_type or 'missing'!r}; send the fields as {wanted}"
+        )
+    try:
+        return model.model_validate(raw, strict=media_type == "application/json")
+    except ValidationError as error:
+        raise invalid_request(error.errors(include_url=False, include_input=False)) from None
+
+
+async def _read_form(request: Request, images: set[str], objects: set[str]) -> dict[str, Any]:
+    parser = MultiPartParser(
+        request.headers,
+        request.stream(),
+        max_files=MAX_FIELDS,
+        max_fields=MAX_FIELDS,
+        max_part_size=MAX_TEXT_FIELD,
+    )
+    # The body is bounded, so parts stay in memory: no photo ever touches the disk.
+    parser.spool_max_size = 2**31
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError) as error:
+        message = getattr(error, "message", None) or "it is malformed"
+        _refuse("body", f"the form cannot be read: {message}")
+    try:
+        return await _form_values(form, images, objects)
+    finally:
+        await form.close()
+
+
+async def _form_values(form: FormData, images: set[str], objects: set[str]) -> dict[str, Any]:
+    raw: dict[str, Any] = {}
+    for name, value in form.multi_items():
+        if name in raw:
+            _refuse(name, "given more than once")
+        if isinstance(value, UploadFile):
+            if name not in images | objects:
+                _refuse(name or "body", "no file is wanted here")
+            data = await value.read()
+            raw[name] = data if name in images else _parse_json(name, data)
+        elif name in images:
+            _refuse(name, f"send a file, as curl does with -F {name}=@photo.jpg")
+        else:
+            raw[name] = _parse_json(name, value) if name in objects else value
+    return raw
+
+
+async def _read_json(request: Request) -> dict[str, Any]:
+    raw = _parse_json("body", await request.body())
+    if not isinstance(raw, dict):
+        _refuse("body", "a JSON object is wanted")
+    return raw
+
+
+def _parse_json(field: str, text: str | bytes) -> Any:  # noqa: ANN401 - any JSON value
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in result:
+                _refuse(name if field == "body" else field, f"{name!r} is given more than once")
+            result[name] = value
+        return result
+
+    def no_constant(name: str) -> NoReturn:
+        _refuse(field, f"{name} is not JSON")
+
+    try:
+        return json.loads(text, object_pairs_hook=once, parse_constant=no_constant)
+    except RecursionError:
+        _refuse(field, "nested too deeply")
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8 or a number too long"
+        _refuse(field, f"not valid JSON: {reason}")
+
+
+def _from_base64(field: str, value: object) -> bytes:
+    if not isinstance(value, str):
+        _refuse(field, "a base64 string is wanted")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise ImageUnreadableError(
+            f"{field} is not base64 (RFC 4648, no line breaks, no 'data:' prefix)", field=field
+        ) from None
+
+
+def _fields_of_type(model: type[BaseModel], kind: type) -> set[str]:
+    def holds(annotation: object) -> bool:
+        return annotation is kind or get_origin(annotation) is kind or any(map(holds, get_args(annotation)))
+
+    return {name for name, field in model.model_fields.items() if holds(field.annotation)}
+
+
+def _refuse(field: str, problem: str) -> NoReturn:
+    raise InvalidRequestError([{"field": field, "problem": problem}])

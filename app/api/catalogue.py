@@ -1,0 +1,161 @@
+"""Routes over what is stored and served: identities, collections, models."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from app import answers
+from app.api import schemas
+from app.api.body import read_fields
+from app.api.dependencies import (
+    CHANGING,
+    READING,
+    CollectionPath,
+    CollectionQuery,
+    ContextDep,
+    CursorQuery,
+    IdentityPath,
+    LimitQuery,
+)
+from app.api.openapi import BODY_ERRORS, errors, json_only
+from app.services.names import DEFAULT_COLLECTION
+
+router = APIRouter()
+
+
+@router.get(
+    "/identities",
+    tags=["identities"],
+    dependencies=READING,
+    responses=errors("collection_not_found"),
+)
+async def list_identities(
+    context: ContextDep,
+    collection: CollectionQuery = DEFAULT_COLLECTION,
+    limit: LimitQuery = 100,
+    cursor: CursorQuery = None,
+) -> answers.IdentityPage:
+    """List identities in order of enrolment; pages stay stable while others enrol."""
+    found = await context.catalogue.identities(collection, after=int(cursor or 0), limit=limit)
+    return answers.IdentityPage(
+        identities=[answers.identity_view(identity, collection) for identity in found],
+        next_cursor=str(found[-1].id) if len(found) == limit else None,
+    )
+
+
+@router.get(
+    "/identities/{identity:path}",
+    tags=["identities"],
+    dependencies=READING,
+    responses=errors("collection_not_found", "identity_not_found"),
+)
+async def get_identity(
+    context: ContextDep, identity: IdentityPath, collection: CollectionQuery = DEFAULT_COLLECTION
+) -> answers.IdentityView:
+    """Return one identity."""
+    return answers.identity_view(await context.catalogue.identity(collection, identity), collection)
+
+
+@router.patch(
+    "/identities/{identity:path}",
+    tags=["identities"],
+    dependencies=CHANGING,
+    responses=errors(
+        *BODY_ERRORS, "collection_not_found", "identity_not_found", "identity_exists", changes=True
+    ),
+    openapi_extra=json_only(schemas.IdentityChange, {"metadata": {"team": "machines"}}),
+)
+async def change_identity(
+    request: Request,
+    context: ContextDep,
+    identity: IdentityPath,
+    collection: CollectionQuery = DEFAULT_COLLECTION,
+) -> answers.IdentityView:
+    """Rename an identity, replace its metadata, or both."""
+    fields = await read_fields(request, schemas.IdentityChange)
+    changed = await context.catalogue.change_identity(
+        collection, identity, new_name=fields.identity, metadata=fields.metadata
+    )
+    return answers.identity_view(changed, collection)
+
+
+@router.delete(
+    "/identities/{identity:path}",
+    tags=["identities"],
+    status_code=204,
+    dependencies=CHANGING,
+    responses=errors("collection_not_found", "identity_not_found", changes=True),
+)
+async def delete_identity(
+    context: ContextDep, identity: IdentityPath, collection: CollectionQuery = DEFAULT_COLLECTION
+) -> Response:
+    """Delete an identity and its templates; no search that begins after the 204 returns it."""
+    await context.catalogue.delete_identity(collection, identity)
+    return Response(status_code=204)
+
+
+@router.get("/collections", tags=["collections"], dependencies=READING, responses=errors())
+async def list_collections(
+    context: ContextDep, limit: LimitQuery = 100, cursor: CursorQuery = None
+) -> answers.CollectionPage:
+    """List collections in order of creation."""
+    found = await context.catalogue.collections(after=int(cursor or 0), limit=limit)
+    return answers.CollectionPage(
+        collections=[answers.collection_view(view) for view in found],
+        next_cursor=str(found[-1].collection.id) if len(found) == limit else None,
+    )
+
+
+@router.post(
+    "/collections",
+    tags=["collections"],
+    status_code=201,
+    dependencies=CHANGING,
+    responses=errors(*BODY_ERRORS, "collection_exists", "model_not_found", changes=True),
+    openapi_extra=json_only(schemas.CollectionFields, {"name": "visitors", "policy": {"min_face_size": 60}}),
+)
+async def create_collection(request: Request, context: ContextDep) -> answers.CollectionView:
+    """Create a collection, bound to one model for good."""
+    fields = await read_fields(request, schemas.CollectionFields)
+    made = await context.catalogue.create_collection(fields.name, fields.model, fields.policy)
+    return answers.collection_view(made)
+
+
+@router.get(
+    "/collections/{name}",
+    tags=["collections"],
+    dependencies=READING,
+    responses=errors("collection_not_found"),
+)
+async def get_collection(context: ContextDep, name: CollectionPath) -> answers.CollectionView:
+    """Return one collection."""
+    return answers.collection_view(await context.catalogue.collection(name))
+
+
+@router.delete(
+    "/collections/{name}",
+    tags=["collections"],
+    status_code=204,
+    dependencies=CHANGING,
+    responses=errors("collection_not_found", changes=True),
+)
+async def delete_collection(context: ContextDep, name: CollectionPath) -> Response:
+    """Delete a collection with every identity and template in it."""
+    await context.catalogue.delete_collection(name)
+    return Response(status_code=204)
+
+
+@router.get("/models", tags=["models"], dependencies=READING, responses=errors())
+async def list_models(context: ContextDep) -> answers.ModelList:
+    """List the models served here, default first."""
+    return answers.ModelList(
+        models=[answers.model_view(m, default=m is context.models.default) for m in context.models.every()]
+    )
+
+
+@router.get("/models/{model_id}", tags=["models"], dependencies=READING, responses=errors("model_not_found"))
+async def get_model(context: ContextDep, model_id: str) -> answers.ModelDetail:
+    """Return a model's operating points, evidence and whole manifest."""
+    model = context.models.get(model_id)
+    view = answers.model_view(model, default=model is context.models.default)
+    return answers.ModelDetail(**vars(view), manifest=model.manifest.model_dump(mode="json"))

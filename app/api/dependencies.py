@@ -1,0 +1,67 @@
+"""What routes need of the process, and the checks that come before a body is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated
+
+from fastapi import Depends, Path, Query, Request
+
+from app.api.schemas import IdentityName
+from app.context import Context
+from app.errors import InvalidRequestError
+from app.services.names import COLLECTION_PATTERN
+
+
+def get_context(request: Request) -> Context:
+    """Return the process's services."""
+    context: Context = request.app.state.context
+    return context
+
+
+ContextDep = Annotated[Context, Depends(get_context)]
+
+
+async def may_read(request: Request, context: ContextDep) -> None:
+    """Let any valid key pass."""
+    await context.access.authorise(_bearer(request), changes=False)
+
+
+async def may_change(request: Request, context: ContextDep) -> None:
+    """Let keys of role ``full`` pass."""
+    await context.access.authorise(_bearer(request), changes=True)
+
+
+def strict_query(request: Request) -> None:
+    """Refuse query parameters that the route does not have, or that are given twice.
+
+    Raises:
+        InvalidRequestError: Such a parameter; it is named.
+    """
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if name not in known:
+            raise InvalidRequestError([{"field": name, "problem": "there is no such query parameter here"}])
+        if count > 1:
+            raise InvalidRequestError([{"field": name, "problem": "given more than once"}])
+
+
+READING = [Depends(may_read), Depends(strict_query)]
+CHANGING = [Depends(may_change), Depends(strict_query)]
+OPEN = [Depends(strict_query)]
+
+CollectionQuery = Annotated[str, Query(pattern=COLLECTION_PATTERN, description="name of the collection")]
+LimitQuery = Annotated[int, Query(ge=1, le=1000, description="entries of one page")]
+CursorQuery = Annotated[
+    str | None, Query(pattern=r"^[0-9]{1,18}$", description="next_cursor of the page before")
+]
+CollectionPath = Annotated[str, Path(pattern=COLLECTION_PATTERN, description="name of the collection")]
+IdentityPath = Annotated[IdentityName, Path(description="the caller's name for the subject")]
+
+
+def _bearer(request: Request) -> str | None:
+    value = request.headers.get("authorization")
+    if value is None:
+        return None
+    scheme, _, token = value.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""

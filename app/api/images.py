@@ -1,0 +1,176 @@
+"""Routes that take images: enroll, verify, identify, embed, detect."""
+
+from __future__ import annotations
+
+import time
+from typing import TypeVar
+
+from fastapi import APIRouter, Request, Response
+
+from app import answers
+from app.api import schemas
+from app.api.body import read_fields
+from app.api.dependencies import CHANGING, READING, ContextDep
+from app.api.observability import DECISIONS, STAGES, WAITING
+from app.api.openapi import IMAGE_ERRORS, errors, form_or_json
+from app.context import Context
+from app.encoding.image_encoder import ImageInput, Timings
+from app.services.decisions import Criterion
+from app.services.names import DEFAULT_COLLECTION
+
+router = APIRouter(tags=["images"])
+
+A = TypeVar("A", answers.Enrolled, answers.Verified, answers.Identified, answers.Embedded, answers.Detected)
+
+_PHOTO = "<base64 of a JPEG>"
+
+
+@router.post(
+    "/enroll",
+    status_code=201,
+    dependencies=CHANGING,
+    responses={
+        200: {"model": answers.Enrolled, "description": "replaced"},
+        **errors(
+            *IMAGE_ERRORS,
+            "quality_too_low",
+            "identity_exists",
+            "model_mismatch",
+            "collection_not_found",
+            changes=True,
+        ),
+    },
+    openapi_extra=form_or_json(
+        schemas.EnrollFields, {"identity": "ada", "image": _PHOTO, "metadata": {"team": "analysis"}}
+    ),
+)
+async def enroll(request: Request, response: Response, context: ContextDep) -> answers.Enrolled:
+    """Enrol one reference photo for an identity.
+
+    The photo is not kept, only its template. Answered with 201 when the identity is new and 200 when its
+    photo was replaced; either way the change is committed and visible to every later search.
+    """
+    started = time.perf_counter()
+    fields = await read_fields(request, schemas.EnrollFields)
+    result = await context.enrolment.enrol(
+        fields.identity,
+        ImageInput(fields.image, "image"),
+        collection=fields.collection,
+        metadata=fields.metadata,
+        replace=fields.replace,
+        face=fields.face,
+    )
+    response.status_code = 200 if result.replaced else 201
+    return _observed(context, answers.enrolled(result, started))
+
+
+@router.post(
+    "/verify",
+    dependencies=READING,
+    responses=errors(
+        *IMAGE_ERRORS,
+        "insufficient_evidence",
+        "identity_not_found",
+        "collection_not_found",
+        "model_not_found",
+        "model_mismatch",
+    ),
+    openapi_extra=form_or_json(
+        schemas.VerifyFields, {"image_a": _PHOTO, "image_b": _PHOTO, "max_fmr": 0.001}
+    ),
+)
+async def verify(request: Request, context: ContextDep) -> answers.Verified:
+    """Decide whether two images, or an image and an enrolled identity, show the same subject.
+
+    Ask for an error rate with `max_fmr`, name an `operating_point`, or give a `threshold`; at most one.
+    """
+    started = time.perf_counter()
+    fields = await read_fields(request, schemas.VerifyFields)
+    criterion = Criterion(
+        max_fmr=fields.max_fmr, threshold=fields.threshold, operating_point=fields.operating_point
+    )
+    if fields.image is not None and fields.identity is not None:
+        result = await context.verification.compare_with_identity(
+            ImageInput(fields.image, "image"),
+            fields.identity,
+            collection=fields.collection or DEFAULT_COLLECTION,
+            model=fields.model,
+            criterion=criterion,
+            face=fields.face,
+        )
+    else:
+        pair = [ImageInput(fields.image_a or b"", "image_a"), ImageInput(fields.image_b or b"", "image_b")]
+        result = await context.verification.compare_images(
+            pair, model=fields.model, criterion=criterion, face=fields.face
+        )
+    DECISIONS.labels("verify", result.model.model_id, result.match).inc()
+    return _observed(context, answers.verified(result, started))
+
+
+@router.post(
+    "/identify",
+    dependencies=READING,
+    responses=errors(*IMAGE_ERRORS, "insufficient_evidence", "collection_not_found", "model_mismatch"),
+    openapi_extra=form_or_json(schemas.IdentifyFields, {"image": _PHOTO, "top_k": 3}),
+)
+async def identify(request: Request, context: ContextDep) -> answers.Identified:
+    """Find who of those enrolled an image shows: the nearest identities, and whether each is a match.
+
+    Ask with `max_fpir` for the share of strangers that may be taken for someone enrolled: the threshold then
+    follows the gallery's size at the revision that was searched.
+    """
+    started = time.perf_counter()
+    fields = await read_fields(request, schemas.IdentifyFields)
+    result = await context.identification.identify(
+        ImageInput(fields.image, "image"),
+        collection=fields.collection,
+        top_k=fields.top_k,
+        criterion=Criterion(
+            max_fpir=fields.max_fpir, threshold=fields.threshold, operating_point=fields.operating_point
+        ),
+        face=fields.face,
+    )
+    DECISIONS.labels("identify", result.model.model_id, result.match).inc()
+    return _observed(context, answers.identified(result, started))
+
+
+@router.post(
+    "/embed",
+    dependencies=READING,
+    responses=errors(*IMAGE_ERRORS, "model_not_found"),
+    openapi_extra=form_or_json(schemas.EmbedFields, {"image": _PHOTO}),
+)
+async def embed(request: Request, context: ContextDep) -> answers.Embedded:
+    """Return the embedding of an image. Nothing is stored."""
+    started = time.perf_counter()
+    fields = await read_fields(request, schemas.EmbedFields)
+    model = context.models.get(fields.model)
+    timings = Timings()
+    (template,) = await context.images.encode(
+        model, [ImageInput(fields.image, "image")], fields.face, timings
+    )
+    return _observed(context, answers.embedded(model, template, timings, started))
+
+
+@router.post(
+    "/detect",
+    dependencies=READING,
+    responses=errors(*IMAGE_ERRORS, "model_not_found"),
+    openapi_extra=form_or_json(schemas.DetectFields, {"image": _PHOTO}),
+)
+async def detect(request: Request, context: ContextDep) -> answers.Detected:
+    """Return every face of an image with box, five landmarks, score and quality. Nothing is stored."""
+    started = time.perf_counter()
+    fields = await read_fields(request, schemas.DetectFields)
+    model = context.models.get(fields.model)
+    timings = Timings()
+    found, size = await context.images.detect(model, ImageInput(fields.image, "image"), timings)
+    return _observed(context, answers.detected(model, found, size, timings, started))
+
+
+def _observed(context: Context, answer: A) -> A:
+    """Count the answer's stages before it is sent."""
+    for stage in ("decode", "detect", "encode", "search"):
+        STAGES.labels(stage).observe(getattr(answer.timings_ms, stage) / 1e3)
+    WAITING.set(context.workers.admitted)
+    return answer

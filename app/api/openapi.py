@@ -1,0 +1,99 @@
+"""What FastAPI cannot see of the routes that read their own body: both media types, and their errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.api.error_table import STATUS, Problem
+
+_READING = ("unauthorized", "invalid_request", "busy", "internal_error")
+
+
+def errors(*codes: str, changes: bool = False) -> dict[int | str, dict[str, Any]]:
+    """Return the ``responses`` of a route that may answer with the given codes, and the usual ones."""
+    usual = (*_READING, "forbidden") if changes else _READING
+    by_status: dict[int, list[str]] = {}
+    for code in (*usual, *codes):
+        by_status.setdefault(STATUS[code], []).append(code)
+    return {
+        status: {
+            "description": " or ".join(sorted(names)),
+            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status, names in sorted(by_status.items())
+    }
+
+
+BODY_ERRORS = ("image_too_large", "unsupported_media_type", "upload_timeout")
+IMAGE_ERRORS = (*BODY_ERRORS, "image_unreadable", "no_face", "multiple_faces")
+
+
+def form_or_json(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    """Return ``openapi_extra`` for a route whose fields come as a form or as JSON with base64 images."""
+    as_json = _inlined(model)
+    as_form = _inlined(model)
+    for field in as_form["properties"].values():
+        for part in (field, *field.get("anyOf", ())):
+            if part.get("format") == "byte":
+                part.pop("contentEncoding", None)
+                part["format"] = "binary"
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": as_form},
+                "application/json": {"schema": as_json, "example": example},
+            },
+        }
+    }
+
+
+def json_only(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    """Return ``openapi_extra`` for a route whose fields come as JSON."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _inlined(model), "example": example}},
+        }
+    }
+
+
+def add_components(document: dict[str, Any], *, secured: bool) -> dict[str, Any]:
+    """Add the problem schema and, where keys are demanded, the security scheme."""
+    components = document.setdefault("components", {})
+    components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+    # FastAPI's own validation error is never answered.
+    for unused in ("HTTPValidationError", "ValidationError"):
+        components["schemas"].pop(unused, None)
+    if secured:
+        components["securitySchemes"] = {
+            "key": {"type": "http", "scheme": "bearer", "bearerFormat": "vv_..."}
+        }
+        for path, operations in document["paths"].items():
+            if path not in {"/healthz", "/readyz"}:
+                for operation in operations.values():
+                    operation["security"] = [{"key": []}]
+    return document
+
+
+def _inlined(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the model's JSON schema without references to definitions of its own."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def resolve(node: Any) -> Any:  # noqa: ANN401 - any JSON value
+        if isinstance(node, dict):
+            reference = node.get("$ref", "")
+            name = reference.rsplit("/", 1)[-1]
+            if name in definitions:
+                rest = {key: value for key, value in node.items() if key != "$ref"}
+                return {**resolve(definitions[name]), **resolve(rest)} if name != "JsonValue" else rest
+            return {key: resolve(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [resolve(item) for item in node]
+        return node
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved

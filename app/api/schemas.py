@@ -1,0 +1,178 @@
+"""Fields of requests. OpenAPI is made from these and from ``app.answers``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
+
+from app.encoding.detection import FaceChoice
+from app.errors import InvalidRequestError
+from app.services.catalogue import CollectionPolicy
+from app.services.names import (
+    COLLECTION_PATTERN,
+    DEFAULT_COLLECTION,
+    IDENTITY_MAX,
+    IDENTITY_PATTERN,
+    identity_name,
+)
+
+MAX_METADATA_BYTES = 16 * 1024
+
+
+def _checked_name(text: str) -> str:
+    try:
+        return identity_name(text)
+    except InvalidRequestError as error:
+        raise ValueError(error.problems[0]["problem"]) from None
+
+
+def _checked_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    # Escapes show what UTF-8 and PostgreSQL cannot hold: lone surrogates and NUL.
+    text = json.dumps(value, allow_nan=False)
+    if len(text) > MAX_METADATA_BYTES:
+        raise ValueError(f"at most {MAX_METADATA_BYTES} bytes of JSON are kept")
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("not valid Unicode") from None
+    if "\\u0000" in text:
+        raise ValueError("the character NUL cannot be kept")
+    return value
+
+
+IdentityName = Annotated[
+    str,
+    AfterValidator(_checked_name),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": IDENTITY_MAX,
+            "pattern": IDENTITY_PATTERN,
+            "not": {"enum": [".", ".."]},
+        }
+    ),
+    Field(
+        description=f"the caller's name for the subject: 1 to {IDENTITY_MAX} characters of any script; kept "
+        "in Unicode's composed form"
+    ),
+]
+CollectionName = Annotated[
+    str, Field(pattern=COLLECTION_PATTERN, description="1 to 64 letters, digits, '.', '_' or '-'")
+]
+ModelId = Annotated[str, Field(min_length=1, max_length=64, description="id of a served model")]
+Image = Annotated[
+    bytes,
+    WithJsonSchema({"type": "string", "format": "byte", "contentEncoding": "base64"}),
+    Field(description="JPEG, PNG, WebP, GIF, TIFF or BMP"),
+]
+Metadata = Annotated[
+    dict[str, JsonValue],
+    AfterValidator(_checked_metadata),
+    Field(description=f"any JSON object up to {MAX_METADATA_BYTES} bytes"),
+]
+Rate = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Threshold = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+
+_FACE = "which face counts when there are several: only (an error), largest, or central"
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class EnrollFields(_Fields):
+    """Fields of ``POST /enroll``."""
+
+    identity: IdentityName
+    image: Image
+    collection: CollectionName = DEFAULT_COLLECTION
+    metadata: Metadata | None = None
+    replace: Annotated[bool, Field(description="replace the photo of an identity that is enrolled")] = False
+    face: Annotated[FaceChoice, Field(description=_FACE)] = "only"
+
+
+class _Criterion(_Fields):
+    threshold: Annotated[Threshold | None, Field(description="distance at or below which it is a match")] = (
+        None
+    )
+    operating_point: Annotated[
+        Annotated[str, Field(min_length=1, max_length=64)] | None,
+        Field(description="name of one of the model's operating points"),
+    ] = None
+
+
+class VerifyFields(_Criterion):
+    """Fields of ``POST /verify``: two images, or one image and an enrolled identity."""
+
+    image_a: Image | None = None
+    image_b: Image | None = None
+    image: Image | None = None
+    identity: IdentityName | None = None
+    collection: CollectionName | None = None
+    model: ModelId | None = None
+    max_fmr: Annotated[Rate | None, Field(description="false match rate that the decision must hold")] = None
+    face: Annotated[FaceChoice, Field(description=_FACE)] = "largest"
+
+    @model_validator(mode="after")
+    def _two_sides(self) -> VerifyFields:
+        given = {n for n in ("image_a", "image_b", "image", "identity") if getattr(self, n) is not None}
+        if given not in ({"image_a", "image_b"}, {"image", "identity"}):
+            have = ", ".join(sorted(given)) or "none of them"
+            raise ValueError(f"send image_a and image_b, or image and identity; got {have}")
+        if self.collection is not None and "identity" not in given:
+            raise ValueError("collection goes with image and identity")
+        return self
+
+
+class IdentifyFields(_Criterion):
+    """Fields of ``POST /identify``."""
+
+    image: Image
+    collection: CollectionName = DEFAULT_COLLECTION
+    top_k: Annotated[int, Field(ge=1, le=100, description="how many candidates to return")] = 5
+    max_fpir: Annotated[
+        Rate | None,
+        Field(description="false positive identification rate to hold for the gallery as it is"),
+    ] = None
+    face: Annotated[FaceChoice, Field(description=_FACE)] = "largest"
+
+
+class EmbedFields(_Fields):
+    """Fields of ``POST /embed``."""
+
+    image: Image
+    model: ModelId | None = None
+    face: Annotated[FaceChoice, Field(description=_FACE)] = "central"
+
+
+class DetectFields(_Fields):
+    """Fields of ``POST /detect``."""
+
+    image: Image
+    model: ModelId | None = None
+
+
+class CollectionFields(_Fields):
+    """Fields of ``POST /collections``."""
+
+    name: CollectionName
+    model: ModelId | None = None
+    policy: CollectionPolicy = CollectionPolicy()
+
+
+class IdentityChange(_Fields):
+    """Fields of ``PATCH /identities/{identity}``; at least one."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
+
+    identity: Annotated[IdentityName | None, Field(description="new name")] = None
+    metadata: Annotated[Metadata | None, Field(description="replaces the metadata as a whole")] = None
+
+    @model_validator(mode="after")
+    def _something(self) -> IdentityChange:
+        if not self.model_fields_set:
+            raise ValueError("give identity, metadata or both")
+        return self

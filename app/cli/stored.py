@@ -1,0 +1,241 @@
+"""``visavis identities | collections | models | keys | db``: what is stored and served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app import answers
+from app.cli.common import (
+    as_json_option,
+    collection_option,
+    database_option,
+    given,
+    models_dir_option,
+    print_json,
+    run,
+)
+from app.context import open_context, open_database, opened_database
+from app.encoding.bundle import read_manifest
+from app.encoding.manifest import MANIFEST_NAME
+from app.encoding.model import open_model
+from app.services.access import Role, create_key, list_keys, revoke_key
+from app.services.catalogue import CollectionPolicy
+from app.services.names import collection_name
+from app.settings import load_settings
+from app.storage import migrate
+from app.storage.database import Database
+
+
+@click.group()
+def identities() -> None:
+    """List, show and delete identities."""
+
+
+@identities.command("list")
+@collection_option
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Most to list."
+)
+@database_option
+@models_dir_option
+@as_json_option
+def list_identities(collection: str, limit: int, as_json: bool, **store: Any) -> None:  # noqa: ANN401
+    """List identities in order of enrolment."""
+    with open_context(load_settings(**given(**store))) as context:
+        found = run(context.catalogue.identities(collection_name(collection), after=0, limit=limit))
+    views = [answers.identity_view(identity, collection) for identity in found]
+    if as_json:
+        print_json([view.model_dump(mode="json") for view in views])
+        return
+    for view in views:
+        click.echo(f"{view.identity}  enrolled {view.created_at:%Y-%m-%d %H:%M}  {view.metadata or ''}")
+
+
+@identities.command("show")
+@click.argument("identity")
+@collection_option
+@database_option
+@models_dir_option
+def show_identity(identity: str, collection: str, **store: Any) -> None:  # noqa: ANN401
+    """Show one identity as JSON."""
+    with open_context(load_settings(**given(**store))) as context:
+        found = run(context.catalogue.identity(collection_name(collection), identity))
+    print_json(answers.identity_view(found, collection).model_dump(mode="json"))
+
+
+@identities.command("delete")
+@click.argument("identity")
+@collection_option
+@database_option
+@models_dir_option
+def delete_identity(identity: str, collection: str, **store: Any) -> None:  # noqa: ANN401
+    """Delete an identity and its templates."""
+    with open_context(load_settings(**given(**store))) as context:
+        run(context.catalogue.delete_identity(collection_name(collection), identity))
+    click.echo(f"deleted {identity} from {collection}")
+
+
+@click.group()
+def collections() -> None:
+    """List, create and delete collections."""
+
+
+@collections.command("list")
+@database_option
+@models_dir_option
+@as_json_option
+def list_collections(as_json: bool, **store: Any) -> None:  # noqa: ANN401
+    """List collections in order of creation."""
+    with open_context(load_settings(**given(**store))) as context:
+        found = run(context.catalogue.collections(after=0, limit=100_000))
+    views = [answers.collection_view(view) for view in found]
+    if as_json:
+        print_json([view.model_dump(mode="json") for view in views])
+        return
+    for view in views:
+        click.echo(f"{view.name}  model {view.model}, {view.identities} identities, revision {view.revision}")
+
+
+@collections.command("create")
+@click.argument("name")
+@click.option("--model", help="Model to bind it to.  [default: the first of VISAVIS_MODELS]")
+@click.option("--min-face-size", type=float, help="Floor at enrolment, pixels.")
+@click.option("--min-sharpness", type=float, help="Floor at enrolment.")
+@database_option
+@models_dir_option
+def create_collection(
+    name: str,
+    model: str | None,
+    min_face_size: float | None,
+    min_sharpness: float | None,
+    **store: Any,  # noqa: ANN401 - database_url and models_dir
+) -> None:
+    """Create a collection, bound to one model for good."""
+    policy = CollectionPolicy(min_face_size=min_face_size, min_sharpness=min_sharpness)
+    with open_context(load_settings(**given(**store))) as context:
+        made = run(context.catalogue.create_collection(collection_name(name), model, policy))
+    click.echo(f"created {name}, model {made.collection.model_id}")
+
+
+@collections.command("delete")
+@click.argument("name")
+@click.confirmation_option(prompt="Delete the collection with every identity in it?")
+@database_option
+@models_dir_option
+def delete_collection(name: str, **store: Any) -> None:  # noqa: ANN401
+    """Delete a collection with every identity in it."""
+    with open_context(load_settings(**given(**store))) as context:
+        run(context.catalogue.delete_collection(collection_name(name)))
+    click.echo(f"deleted {name}")
+
+
+@click.group()
+def models() -> None:
+    """List, show and check model bundles."""
+
+
+@models.command("list")
+@models_dir_option
+@as_json_option
+def list_models(models_dir: Path | None, as_json: bool) -> None:
+    """List the bundles in the models folder."""
+    folder = load_settings(**given(models_dir=models_dir)).models_dir
+    manifests = [read_manifest(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST_NAME}"))]
+    if as_json:
+        print_json([manifest.model_dump(mode="json") for manifest in manifests])
+        return
+    for manifest in manifests:
+        click.echo(f"{manifest.model_id}  {manifest.version}  {manifest.description}")
+
+
+@models.command("show")
+@click.argument("model_id")
+@models_dir_option
+def show_model(model_id: str, models_dir: Path | None) -> None:
+    """Show a bundle's manifest as JSON."""
+    folder = load_settings(**given(models_dir=models_dir)).models_dir
+    manifest = read_manifest(folder / model_id)
+    print_json({"digest": manifest.digest, **manifest.model_dump(mode="json")})
+
+
+@models.command("verify")
+@click.argument("path", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def verify_model(path: Path) -> None:
+    """Check a bundle as the service does at start: digests, shapes, golden embeddings, evidence."""
+    model = open_model(path.resolve(), provider=load_settings().provider)
+    click.echo(f"{model.model_id} is sound: {len(model.manifest.files)} files, digest {model.digest}")
+
+
+@click.group()
+def keys() -> None:
+    """Create, list and revoke API keys."""
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option(
+    "--role",
+    type=click.Choice(["full", "match"]),
+    default="full",
+    show_default=True,
+    help="match: verify, identify, embed, detect and read only.",
+)
+@database_option
+def create(name: str, role: Role, database_url: str | None) -> None:
+    """Make a key and print it; it cannot be shown again."""
+    with _migrated(database_url) as database:
+        click.echo(create_key(database, name, role))
+
+
+@keys.command("list")
+@database_option
+@as_json_option
+def list_all(database_url: str | None, as_json: bool) -> None:
+    """List keys without their secrets."""
+    with _migrated(database_url) as database:
+        found = list_keys(database)
+    if as_json:
+        print_json([{k: v for k, v in vars(key).items() if k != "secret_sha256"} for key in found])
+        return
+    for key in found:
+        state = f"revoked {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "valid"
+        click.echo(f"{key.name}  role {key.role}, made {key.created_at:%Y-%m-%d}, {state}")
+
+
+@keys.command("revoke")
+@click.argument("name")
+@database_option
+def revoke(name: str, database_url: str | None) -> None:
+    """Refuse a key from now on."""
+    with _migrated(database_url) as database:
+        revoke_key(database, name)
+    click.echo(f"revoked {name}")
+
+
+@click.group()
+def db() -> None:
+    """Bring the database schema up to date."""
+
+
+@db.command("upgrade")
+@database_option
+def upgrade(database_url: str | None) -> None:
+    """Apply every migration that is missing."""
+    database = open_database(load_settings(**given(database_url=database_url)))
+    try:
+        before, head = migrate.current_and_head(database)
+        migrate.upgrade(database)
+    finally:
+        database.close()
+    click.echo(f"schema at {head}" + ("" if before == head else f" (was {before or 'empty'})"))
+
+
+@contextmanager
+def _migrated(database_url: str | None) -> Iterator[Database]:
+    with opened_database(load_settings(**given(database_url=database_url))) as database:
+        yield database
