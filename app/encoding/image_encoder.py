@@ -16,7 +16,7 @@ from app.encoding.manifest import Encoding
 from app.encoding.onnx_session import Graph
 from app.encoding.preprocess import Prepared, prepare_face, prepare_whole
 from app.encoding.quality import Quality, measure_quality
-from app.errors import InvalidRequestError
+from app.errors import ImageUnreadableError, InvalidRequestError
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,16 @@ class ImageEncoder:
         return prepared
 
     def encode(self, prepared: Sequence[Prepared], timings: Timings) -> NDArray[np.float32]:
-        """Encode N prepared images as one batch; returns float32[N, D]."""
+        """Encode N prepared images as one batch; returns float32[N, D].
+
+        Raises:
+            ImageUnreadableError: An embedding is not finite.
+        """
         started = time.perf_counter()
         embeddings = self._encoder(np.stack([item.pixels for item in prepared]))["embeddings"]
         timings.encode += (time.perf_counter() - started) * 1e3
+        if not np.isfinite(embeddings).all():
+            raise ImageUnreadableError("the model makes no usable embedding of this image")
         return embeddings
 
     def detect(

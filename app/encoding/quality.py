@@ -57,7 +57,7 @@ def measure_quality(model_input: NDArray[np.uint8], face: Face | None) -> Qualit
         luminance[:-2, 1:-1] + luminance[2:, 1:-1] + luminance[1:-1, :-2] + luminance[1:-1, 2:] - 4.0 * inner
     )
     common = {
-        "sharpness": round(float(laplacian.std()), 3),
+        "sharpness": round(float(laplacian.std()), 3) if laplacian.size else 0.0,
         "brightness": round(float(luminance.mean()) / 255.0, 4),
         "contrast": round(float(luminance.std()) / 255.0, 4),
     }
