@@ -90,10 +90,9 @@ class EvidenceView(BaseModel):
     nonmated: int
 
 
-class Decision(BaseModel):
-    """What every decision states."""
+class _Grounds(BaseModel):
+    """What every decision rests on."""
 
-    match: Annotated[bool, Field(description="distance <= threshold")]
     threshold: float
     metric: Literal["euclidean", "cosine", "l1"]
     operating_point: OperatingPoint
@@ -103,10 +102,14 @@ class Decision(BaseModel):
     timings_ms: TimingsView
 
 
-class Verified(Decision):
-    """Answer of ``POST /verify``."""
-
+class _PairDecision(BaseModel):
+    match: Annotated[bool, Field(description="distance <= threshold")]
     distance: Annotated[float, Field(description="smaller is closer; unit of the metric")]
+
+
+class Verified(_Grounds, _PairDecision):
+    """Answer of ``POST /verify``: the decision first, then what it rests on."""
+
     faces: Annotated[list[ProbeView], Field(description="what was compared, one entry an image sent")]
 
 
@@ -120,16 +123,20 @@ class CandidateView(BaseModel):
     metadata: dict[str, Any]
 
 
-class Identified(Decision):
-    """Answer of ``POST /identify``."""
-
-    candidates: list[CandidateView]
+class _SearchDecision(BaseModel):
+    match: Annotated[bool, Field(description="whether any candidate is a match")]
+    candidates: Annotated[list[CandidateView], Field(description="the nearest identities, nearest first")]
     gallery_size: Annotated[int, Field(description="references searched")]
     predicted_fpir_upper: Annotated[
         float | None,
         Field(description="at most this share of searches by strangers returns a match: gallery_size x FMR"),
     ]
     revision: Annotated[int, Field(description="state of the collection that was searched")]
+
+
+class Identified(_Grounds, _SearchDecision):
+    """Answer of ``POST /identify``: the candidates first, then what the decision rests on."""
+
     faces: list[ProbeView]
 
 

@@ -115,6 +115,16 @@ def _check_detector(model_id: str, name: str, detector: Graph) -> None:
             f"{model_id}/{name} is not a YuNet graph with uint8 input images and outputs "
             f"{', '.join(sorted(wanted))}"
         )
+    # The first run of a graph is slow and shows whether it works at all; better now than in a request.
+    found = detector(np.zeros((1, 64, 96, 3), np.uint8))
+    for output in sorted(wanted):
+        stride = int(output.rsplit("_", 1)[1])
+        cells = (64 // stride) * (96 // stride)
+        if found[output].shape[:2] != (1, cells):
+            raise BundleError(
+                f"{model_id}/{name}: output {output} is {found[output].shape}; [1, {cells}, k] is wanted "
+                "for 64 x 96 pixels"
+            )
 
 
 def _check_golden(folder: Path, manifest: Manifest, encoder: Graph) -> None:
