@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from app.services.verification import VerificationService
 from app.settings import Settings
 from app.storage import migrate
 from app.storage.database import Database
+
+logger = logging.getLogger("visavis.start")
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,11 @@ def opened_database(settings: Settings) -> Iterator[Database]:
     A SQLite store is brought to the current schema; any other must be there already.
 
     Raises:
-        StartupError: The schema is not current.
+        StartupError: The store cannot be used, or its schema is not current.
     """
     database = open_database(settings)
     try:
-        if database.is_sqlite:
-            migrate.upgrade(database)
-        migrate.require_current(database)
+        migrate.prepare(database)
         yield database
     finally:
         database.close()
@@ -87,7 +88,8 @@ def open_context(settings: Settings) -> Iterator[Context]:
     """
     with opened_database(settings) as database, closing(_workers(settings)) as workers:
         models = Models(load_models(settings))
-        database.write_now(ensure_default_collection, models.default)
+        with migrate.explained(database):
+            database.write_now(ensure_default_collection, models.default)
         images = Images(workers)
         floor = QualityFloor(
             min_face_size=settings.min_face_size,
@@ -97,6 +99,7 @@ def open_context(settings: Settings) -> Iterator[Context]:
             max_yaw=settings.max_yaw,
         )
         guard = Guard(required=not settings.loopback, disabled=settings.insecure)
+        _announce(settings, models)
         yield Context(
             settings=settings,
             database=database,
@@ -109,6 +112,15 @@ def open_context(settings: Settings) -> Iterator[Context]:
             verification=VerificationService(database, models, images),
             identification=IdentificationService(database, models, images, Galleries(database), workers),
         )
+
+
+def _announce(settings: Settings, models: Models) -> None:
+    for model in models.every():
+        logger.info("model %s runs on %s", model.model_id, model.images.provider)
+    if settings.insecure:
+        logger.warning("no API key is asked for, on %s:%s (insecure)", settings.host, settings.port)
+    elif not settings.loopback:
+        logger.info("every request needs an API key; make one with: visavis keys create NAME")
 
 
 def _workers(settings: Settings) -> Workers:

@@ -96,6 +96,8 @@ def problem_of(error: VisavisError) -> ProblemResponse:
         headers["Retry-After"] = str(error.retry_after_s)
     if error.code == "unauthorized":
         headers["WWW-Authenticate"] = 'Bearer realm="visavis"'
+    if error.code == "upload_timeout":
+        headers["Connection"] = "close"  # or the rest of the body would be waited for
     return problem(error.code, str(error), details=error.details(), headers=headers)
 
 
@@ -134,11 +136,6 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         if error.status_code == HTTPStatus.NOT_FOUND:
             return problem("not_found", "there is no such route; /docs lists them all")
         return problem("invalid_request", str(error.detail))
-
-    @app.exception_handler(Exception)
-    async def _unexpected(_: Request, error: Exception) -> Response:
-        logger.error("unexpected failure", exc_info=error)
-        return problem("internal_error", "the service failed; the log has the reason under this request_id")
 
 
 def allowed_methods(routes: Sequence[BaseRoute], request: Request) -> list[str]:

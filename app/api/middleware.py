@@ -12,15 +12,19 @@ import re
 import time
 import uuid
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.error_table import problem_of
+from app.api.error_table import problem, problem_of
 from app.api.observability import DURATION, REQUESTS, UPLOADS, set_request_id
-from app.errors import BusyError, ImageTooLargeError, VisavisError
+from app.errors import BusyError, ImageTooLargeError, InvalidRequestError, VisavisError
 
 logger = logging.getLogger("visavis.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+CLIENT_LEFT = 499
+"""In the log and the metrics: the client hung up before its request was complete. nginx's number for it."""
 
 
 class UploadTimeoutError(VisavisError):
@@ -30,7 +34,7 @@ class UploadTimeoutError(VisavisError):
 
 
 class RequestIdAndLog:
-    """Gives each request an id, and logs one line when it is answered."""
+    """Gives each request an id, answers what nothing else answered, and logs one line for it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -54,6 +58,14 @@ class RequestIdAndLog:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            status = CLIENT_LEFT
+        except Exception as error:
+            # Here and not as a handler of the application: those run outside of this class, without the id.
+            logger.error("unexpected failure", exc_info=error)
+            if status == 0:
+                detail = "the service failed; the log has the reason under this request_id"
+                await problem("internal_error", detail)(scope, receive, send_with_id)
         finally:
             elapsed = time.perf_counter() - started
             # The pattern, not the path: a path holds identities.
@@ -104,7 +116,9 @@ class BodyBudget:
         length = headers.get(b"content-length")
         if length is None:
             return self._max_bytes if b"transfer-encoding" in headers else 0
-        size = int(length)  # the HTTP parser let digits through only
+        if not (length.isascii() and length.isdigit()):
+            raise InvalidRequestError([{"field": "Content-Length", "problem": "a number of bytes is wanted"}])
+        size = int(length[:20])
         if size > self._max_bytes:
             raise ImageTooLargeError(
                 f"the request has {size} bytes; the limit is {self._max_bytes}, two images"

@@ -67,6 +67,7 @@ def render_metrics() -> tuple[bytes, str]:
 class _RequestIdFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = current_request_id()
+        record.__dict__.pop("color_message", None)  # uvicorn's copy of the message for terminals
         return True
 
 

@@ -19,6 +19,8 @@ from app.services.names import (
 )
 
 MAX_METADATA_BYTES = 16 * 1024
+MAX_METADATA_DEPTH = 32
+"""Objects and lists inside one another; what writes the answer gives up at some two hundred."""
 
 
 def _checked_name(text: str) -> str:
@@ -29,17 +31,28 @@ def _checked_name(text: str) -> str:
 
 
 def _checked_metadata(value: dict[str, Any]) -> dict[str, Any]:
-    # Escapes show what UTF-8 and PostgreSQL cannot hold: lone surrogates and NUL.
-    text = json.dumps(value, allow_nan=False)
-    if len(text) > MAX_METADATA_BYTES:
+    _check_json(value, depth=1)
+    if len(json.dumps(value, allow_nan=False)) > MAX_METADATA_BYTES:
         raise ValueError(f"at most {MAX_METADATA_BYTES} bytes of JSON are kept")
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ValueError("not valid Unicode") from None
-    if "\\u0000" in text:
-        raise ValueError("the character NUL cannot be kept")
     return value
+
+
+def _check_json(value: Any, depth: int) -> None:  # noqa: ANN401 - any JSON value
+    """Refuse what the store cannot hold (NUL, lone surrogates) and what is nested too deeply."""
+    if depth > MAX_METADATA_DEPTH + 1:
+        raise ValueError(f"at most {MAX_METADATA_DEPTH} objects and lists may be nested")
+    if isinstance(value, str):
+        if "\x00" in value:
+            raise ValueError("the character NUL cannot be kept")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError("not valid Unicode")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            _check_json(name, depth + 1)
+            _check_json(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_json(item, depth + 1)
 
 
 IdentityName = Annotated[

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import click
 import uvicorn
 
+from app.api.observability import configure_logging
+from app.context import open_context
+from app.main import create_app
 from app.settings import PREFIX, Settings, load_settings
 
 
@@ -48,15 +55,6 @@ def serve(**flags: Any) -> None:  # noqa: ANN401 - settings by name
     # Worker processes read the environment, not this command line.
     for name, value in given.items():
         os.environ[PREFIX + name.upper()] = str(value).lower() if isinstance(value, bool) else str(value)
-    if settings.workers > 1:
-        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="visavis-metrics-"))
-
-    # After the variable above, which prometheus_client reads when imported.
-    from app.api.observability import configure_logging  # noqa: PLC0415
-    from app.context import open_context  # noqa: PLC0415
-    from app.main import create_app  # noqa: PLC0415
-
-    configure_logging(settings.log_level)
     common: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
@@ -65,21 +63,27 @@ def serve(**flags: Any) -> None:  # noqa: ANN401 - settings by name
         "server_header": False,
         "timeout_graceful_shutdown": settings.shutdown_timeout_s,
     }
-    # Opened here first, so that a bad bundle or database ends with its reason and not in a worker's log.
+    if settings.workers == 1:
+        _serve_here(settings, common)
+        return
+    # Tried first in a process of its own, so that a bad bundle or database ends with its reason here and
+    # not in workers that are started again and again, and this supervisor holds no model in memory.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as trial:
+        trial.submit(_try_start).result()
+    with tempfile.TemporaryDirectory(prefix="visavis-metrics-") as folder:
+        # Where the workers share their counters; read by prometheus_client when a worker imports it.
+        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
+        uvicorn.run("app.main:app_from_environment", factory=True, workers=settings.workers, **common)
+
+
+def _serve_here(settings: Settings, common: dict[str, Any]) -> None:
+    configure_logging(settings.log_level)
+    # uvicorn raises the signal again once it has answered what was in flight; leave in order then.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with open_context(settings) as context:
-        _announce(settings, context.models.default.images.provider)
-        if settings.workers == 1:
-            uvicorn.run(create_app(settings, context), **common)
-            return
-    uvicorn.run("app.main:app_from_environment", factory=True, workers=settings.workers, **common)
+        uvicorn.run(create_app(settings, context), **common)
 
 
-def _announce(settings: Settings, provider: str) -> None:
-    import logging  # noqa: PLC0415 - the logger belongs to the configuration made above
-
-    logger = logging.getLogger("visavis.serve")
-    logger.info("models %s run on %s", ", ".join(settings.models), provider)
-    if settings.insecure:
-        logger.warning("no API key is asked for on %s:%s (insecure)", settings.host, settings.port)
-    elif not settings.loopback:
-        logger.info("requests need an API key; make one with: visavis keys create NAME")
+def _try_start() -> None:
+    with open_context(load_settings()):
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from app.errors import BundleError, StartupError
 Provider = Literal["auto", "cpu", "cuda"]
 
 ort.set_default_logger_severity(3)
+logger = logging.getLogger("visavis.models")
 
 
 class Graph:
@@ -37,6 +39,8 @@ class Graph:
                 "provider cuda was asked for, but onnxruntime fell back to the CPU: check the driver, "
                 "install visavis[cuda], or set VISAVIS_PROVIDER=auto"
             )
+        if provider == "auto" and self.provider == "cpu" and _cuda_device_present():
+            logger.warning("a GPU is there but %s runs on the CPU: install visavis[cuda]", source.name)
         self.inputs = {item.name: (item.type, list(item.shape)) for item in self._session.get_inputs()}
         self.outputs = {item.name: (item.type, list(item.shape)) for item in self._session.get_outputs()}
         self._names = list(self.outputs)

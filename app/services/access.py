@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -20,6 +21,7 @@ from app.storage.database import Database
 Role = Literal["full", "match"]
 """``match`` may verify, identify, embed, detect and read; ``full`` may also enrol, change and delete."""
 
+_KEY_FORM: Final = re.compile(r"vv_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _NO_KEY: Final = hashlib.sha256(b"").hexdigest()
 _REMEDY: Final = "send a valid key as 'Authorization: Bearer vv_...' (made by: visavis keys create NAME)"
 
@@ -29,7 +31,7 @@ class Guard:
     """Whether keys are demanded at all."""
 
     required: bool
-    """Always, or (False) only from the moment that a key exists."""
+    """Always, or (False) only from the moment that a key was made; revoking it does not open the door."""
     disabled: bool
     """Never: ``VISAVIS_INSECURE``."""
 
@@ -55,7 +57,7 @@ class Access:
         if self._guard.disabled:
             return
         if presented is None:
-            if self._guard.required or await self._database.read(api_keys.any_valid):
+            if self._guard.required or await self._database.read(api_keys.any_made):
                 raise UnauthorizedError(f"an API key is needed; {_REMEDY}")
             return
         key_id, secret = _split(presented)
@@ -99,6 +101,5 @@ def revoke_key(database: Database, name: str) -> None:
 
 
 def _split(presented: str) -> tuple[str, str]:
-    prefix, _, rest = presented.partition("_")
-    key_id, _, secret = rest.partition("_")
-    return (key_id, secret) if prefix == "vv" else ("", "")
+    form = _KEY_FORM.fullmatch(presented)
+    return (form[1], form[2]) if form else ("", "")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.encoding.model import Model
 from app.encoding.quality import QualityFloor
+from app.errors import CollectionExistsError
 from app.services.models import Models
 from app.services.names import DEFAULT_COLLECTION
 from app.storage import collections, identities
@@ -52,7 +53,12 @@ class CollectionView:
 def ensure_default_collection(session: Session, model: Model) -> Collection:
     """Return the collection ``default``, creating it for a model if it is not there."""
     found = collections.find(session, DEFAULT_COLLECTION)
-    return found or collections.add(session, DEFAULT_COLLECTION, model.model_id, model.digest, {})
+    if found is not None:
+        return found
+    try:
+        return collections.add(session, DEFAULT_COLLECTION, model.model_id, model.digest, {})
+    except CollectionExistsError:  # another process was faster
+        return collections.get(session, DEFAULT_COLLECTION)
 
 
 class Catalogue:

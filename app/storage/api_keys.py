@@ -46,9 +46,9 @@ def every(session: Session) -> list[ApiKey]:
     return [_plain(row) for row in session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.created_at))]
 
 
-def any_valid(session: Session) -> bool:
-    """Return whether a key exists that is not revoked."""
-    return session.scalar(select(ApiKeyRow.id).where(ApiKeyRow.revoked_at.is_(None)).limit(1)) is not None
+def any_made(session: Session) -> bool:
+    """Return whether a key was ever made, revoked or not."""
+    return session.scalar(select(ApiKeyRow.id).limit(1)) is not None
 
 
 def revoke(session: Session, name: str) -> bool:

@@ -7,13 +7,14 @@ event loop never waits for the database and a transaction never spans an encodin
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -21,6 +22,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from app.errors import BusyError, StartupError
 
 __all__ = ["Database", "DatabaseUnavailableError", "Session"]
+
+logger = logging.getLogger("visavis.storage")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,7 +37,14 @@ class Database:
     """An engine and the threads that use it."""
 
     def __init__(self, url: str, *, timeout_s: float, pool_size: int) -> None:
-        parsed = make_url(url)
+        try:
+            parsed = make_url(url)
+        except (ArgumentError, ValueError) as error:  # a port that is no number is the latter
+            raise StartupError(
+                "VISAVIS_DATABASE_URL is not a SQLAlchemy URL such as sqlite:///visavis.db or "
+                "postgresql+psycopg://user:password@host:5432/name"
+            ) from error
+        self.name = parsed.render_as_string(hide_password=True)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         options: dict[str, Any]
         if self.is_sqlite:
@@ -55,14 +65,19 @@ class Database:
             }
         try:
             self.engine: Engine = create_engine(
-                url, pool_size=pool_size, max_overflow=0, pool_timeout=timeout_s, **options
+                url,
+                pool_size=pool_size,
+                max_overflow=0,
+                pool_timeout=timeout_s,
+                hide_parameters=True,  # an error's message would quote names and templates into the log
+                **options,
             )
         except ImportError as error:
             raise StartupError("PostgreSQL needs the extra: pip install 'visavis[postgres]'") from error
         if self.is_sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
-        self._writer = self.engine.execution_options(visavis_write=True)
+        self.writer = self.engine.execution_options(visavis_write=True)
         # Every statement of a read sees one state, so that a revision and its rows belong together.
         self._reader = (
             self.engine
@@ -82,7 +97,7 @@ class Database:
             DatabaseUnavailableError: The store is locked or unreachable. Nothing was changed, unless the
                 connection broke during the commit itself, in which case the change may be there.
         """
-        return self._run(self._writer, work, *args, **kwargs)
+        return self._run(self.writer, work, *args, **kwargs)
 
     async def read(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``read_now`` on a thread of the pool."""
@@ -115,6 +130,7 @@ class Database:
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 return work(session, *args, **kwargs)
         except (OperationalError, PoolTimeoutError) as error:
+            logger.warning("the database did not answer: %s", reason(error))
             raise DatabaseUnavailableError(
                 "the database is locked or cannot be reached; try again"
             ) from error
@@ -122,6 +138,11 @@ class Database:
             if error.connection_invalidated:
                 raise DatabaseUnavailableError("the connection to the database broke; try again") from error
             raise
+
+
+def reason(error: BaseException) -> str:
+    """Return what the database itself says of an error, on one line."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
