@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from app import __version__
-from app.errors import VisavisError
+from app.errors import StartupError, VisavisError
 
 _COMMANDS = {
     "serve": ("app.cli.serve", "Start the HTTP service."),
@@ -59,5 +59,6 @@ def main(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed on to clic
     try:
         visavis.main(*args, **kwargs)
     except VisavisError as error:
-        click.echo(f"visavis: {error.code}: {error}", err=True)
+        code = "" if isinstance(error, StartupError) else f"{error.code}: "
+        click.echo(f"visavis: {code}{error}", err=True)
         sys.exit(1)

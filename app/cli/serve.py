@@ -1,4 +1,4 @@
-"""``visavis serve``."""
+"""``visavis serve``. The service itself is imported when it starts, so that its help comes at once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import uvicorn
 
-from app.api.observability import configure_logging
-from app.context import open_context
-from app.main import create_app
 from app.settings import PREFIX, Settings, load_settings
 
 
@@ -65,7 +61,13 @@ def serve(**flags: Any) -> None:  # noqa: ANN401 - settings by name
     }
     if settings.workers == 1:
         _serve_here(settings, common)
-        return
+    else:
+        _serve_with_workers(settings, common)
+
+
+def _serve_with_workers(settings: Settings, common: dict[str, Any]) -> None:
+    import uvicorn  # noqa: PLC0415
+
     # Tried first in a process of its own, so that a bad bundle or database ends with its reason here and
     # not in workers that are started again and again, and this supervisor holds no model in memory.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as trial:
@@ -77,6 +79,12 @@ def serve(**flags: Any) -> None:  # noqa: ANN401 - settings by name
 
 
 def _serve_here(settings: Settings, common: dict[str, Any]) -> None:
+    import uvicorn  # noqa: PLC0415
+
+    from app.api.observability import configure_logging  # noqa: PLC0415
+    from app.context import open_context  # noqa: PLC0415
+    from app.main import create_app  # noqa: PLC0415
+
     configure_logging(settings.log_level)
     # uvicorn raises the signal again once it has answered what was in flight; leave in order then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -85,5 +93,7 @@ def _serve_here(settings: Settings, common: dict[str, Any]) -> None:
 
 
 def _try_start() -> None:
+    from app.context import open_context  # noqa: PLC0415
+
     with open_context(load_settings()):
         pass
