@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
+import warnings
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from app.encoding import quiet_libtiff
 from app.errors import (
     ImageError,
     ImageTooLargeError,
@@ -26,6 +28,11 @@ from app.errors import (
 
 # Our own limit is checked on the header before any pixel is decoded, and can be set above Pillow's.
 Image.MAX_IMAGE_PIXELS = None
+
+# A damaged file must cost an answer, not log lines: Pillow warns in words of the file's making, and each
+# new text would also be remembered for ever.
+quiet_libtiff.silence()
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 SUPPORTED: Final = "JPEG, PNG, WebP, GIF, TIFF or BMP"
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp"})
