@@ -28,6 +28,8 @@ class Graph:
         # every operator and collapse when a core is busy.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
+        # A remembered memory plan for every input shape seen only costs memory here: no run is faster for it.
+        options.enable_mem_pattern = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = ort.InferenceSession(source, options, providers=_wanted(provider))
