@@ -60,7 +60,7 @@ async def read_fields(request: Request, model: type[M]) -> M:
 
 
 async def _read_form(request: Request, images: set[str], objects: set[str]) -> dict[str, Any]:
-    parser = MultiPartParser(
+    parser = _FormParser(
         request.headers,
         request.stream(),
         max_files=MAX_FIELDS,
@@ -78,6 +78,33 @@ async def _read_form(request: Request, images: set[str], objects: set[str]) -> d
         return await _form_values(form, images, objects)
     finally:
         await form.close()
+
+
+class _FormParser(MultiPartParser):
+    """Starlette's parser, which by itself drops an unfinished last part and guesses at text not in UTF-8."""
+
+    _complete = False
+
+    def on_part_end(self) -> None:
+        if self._current_part.file is None:
+            try:
+                bytes(self._current_part.data).decode(self._charset)
+            except (UnicodeDecodeError, LookupError):
+                raise MultiPartException(
+                    f"the text of {self._current_part.field_name!r} is not {self._charset.upper()}"
+                ) from None
+        super().on_part_end()
+
+    def on_end(self) -> None:
+        self._complete = True
+
+    async def parse(self) -> FormData:
+        form = await super().parse()
+        if not self._complete:
+            for file in self._files_to_close_on_error:
+                file.close()
+            raise MultiPartException("it is cut off, its last boundary is missing")
+        return form
 
 
 async def _form_values(form: FormData, images: set[str], objects: set[str]) -> dict[str, Any]:
