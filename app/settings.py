@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     min_sharpness: float = Field(0.0, ge=0, description="floor of quality.sharpness at enrolment (0: none)")
     min_brightness: float = Field(0.05, ge=0, le=1, description="floor of quality.brightness at enrolment")
     max_brightness: float = Field(0.98, ge=0, le=1, description="ceiling of quality.brightness at enrolment")
-    max_yaw: float = Field(1.0, ge=0, description="ceiling of |quality.yaw| at enrolment (1: near profile)")
+    max_yaw: float = Field(2.0, ge=0, description="ceiling of |quality.yaw| at enrolment (2: profile)")
     data: Path = Field(Path("data"), description="where public data sets are kept (training and tests)")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
 

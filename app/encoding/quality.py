@@ -28,7 +28,7 @@ class Quality:
         face_size: Shorter side of the face's box in pixels of the upright image.
         eye_distance: Pixels between the eyes.
         yaw: Sideways offset of the nose from the middle between the eyes, after removing roll, in half
-            eye distances: 0 frontal, about 1 near profile; positive towards the image's right.
+            eye distances: 0 frontal, about 1 three-quarter, 2 profile; positive towards the image's right.
         pitch: How far down between eyes and mouth the nose tip is, minus its place on a frontal face;
             0 frontal, positive looking down.
         roll: Degrees by which the line of the eyes is turned clockwise in the image.
