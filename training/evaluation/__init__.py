@@ -1,0 +1,1 @@
+"""Measure a model on labelled images: trials, error rates, intervals. Numpy only; needs no training extra."""
