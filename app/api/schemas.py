@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
@@ -15,12 +14,10 @@ from app.services.names import (
     DEFAULT_COLLECTION,
     IDENTITY_MAX,
     IDENTITY_PATTERN,
+    MAX_METADATA_BYTES,
     identity_name,
+    metadata_object,
 )
-
-MAX_METADATA_BYTES = 16 * 1024
-MAX_METADATA_DEPTH = 32
-"""Objects and lists inside one another; what writes the answer gives up at some two hundred."""
 
 
 def _checked_name(text: str) -> str:
@@ -31,28 +28,10 @@ def _checked_name(text: str) -> str:
 
 
 def _checked_metadata(value: dict[str, Any]) -> dict[str, Any]:
-    _check_json(value, depth=1)
-    if len(json.dumps(value, allow_nan=False)) > MAX_METADATA_BYTES:
-        raise ValueError(f"at most {MAX_METADATA_BYTES} bytes of JSON are kept")
-    return value
-
-
-def _check_json(value: Any, depth: int) -> None:  # noqa: ANN401 - any JSON value
-    """Refuse what the store cannot hold (NUL, lone surrogates) and what is nested too deeply."""
-    if depth > MAX_METADATA_DEPTH + 1:
-        raise ValueError(f"at most {MAX_METADATA_DEPTH} objects and lists may be nested")
-    if isinstance(value, str):
-        if "\x00" in value:
-            raise ValueError("the character NUL cannot be kept")
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            raise ValueError("not valid Unicode")
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            _check_json(name, depth + 1)
-            _check_json(item, depth + 1)
-    elif isinstance(value, list):
-        for item in value:
-            _check_json(item, depth + 1)
+    try:
+        return metadata_object(value)
+    except InvalidRequestError as error:
+        raise ValueError(error.problems[0]["problem"]) from None
 
 
 IdentityName = Annotated[

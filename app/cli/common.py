@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,17 @@ models_dir_option = click.option(
     "--models-dir", type=click.Path(path_type=Path), help="Folder of bundles.  [default: the packaged ones]"
 )
 collection_option = click.option("--collection", default="default", show_default=True, help="Collection.")
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers; ``nan`` compares as false and would slip through click's own."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        """Return the number or fail as wrong usage."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def face_option(default: str) -> Callable[[F], F]:

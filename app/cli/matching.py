@@ -14,6 +14,7 @@ import numpy as np
 from app import answers
 from app.cli.common import (
     NO_MATCH,
+    FiniteRange,
     as_json_option,
     collection_option,
     database_option,
@@ -37,14 +38,12 @@ from app.errors import InvalidRequestError
 from app.matching.decision import OperatingPoint
 from app.services.decisions import Criterion
 from app.services.images import Images
-from app.services.names import collection_name, identity_name
+from app.services.names import collection_name, identity_name, metadata_object
 from app.services.verification import compare_images
 from app.settings import load_settings
 
-_rate = click.FloatRange(0, 1, min_open=True, max_open=True)
-_threshold = click.option(
-    "--threshold", type=click.FloatRange(0), help="Distance at or below which it matches."
-)
+_rate = FiniteRange(0, 1, min_open=True, max_open=True)
+_threshold = click.option("--threshold", type=FiniteRange(0), help="Distance at or below which it matches.")
 _point = click.option("--operating-point", help="Name of one of the model's operating points.")
 _model = click.option("--model", help="Model id.  [default: the first of VISAVIS_MODELS]")
 
@@ -208,17 +207,21 @@ def embed(
     files = expand(paths, IMAGE_SUFFIXES)
     if not files:
         raise InvalidRequestError([{"field": "paths", "problem": "no image files found"}])
+    if not out.parent.is_dir():
+        raise InvalidRequestError([{"field": "out", "problem": f"there is no folder {out.parent}"}])
     loaded = _open(model, models_dir)
     with progress_bar(len(files), "embedding") as progress:
         result = embed_files(loaded.images, files, face, progress=progress)
-    np.savez(
-        out,
-        paths=np.array([str(path) for path in result.paths]),
-        embeddings=result.embeddings,
-        ok=result.ok,
-        model=np.array(loaded.model_id),
-        model_digest=np.array(loaded.digest),
-    )
+    # Opened here, because numpy would add .npz to a name that does not end with it.
+    with out.open("wb") as file:
+        np.savez(
+            file,
+            paths=np.array([str(path) for path in result.paths]),
+            embeddings=result.embeddings,
+            ok=result.ok,
+            model=np.array(loaded.model_id),
+            model_digest=np.array(loaded.digest),
+        )
     failed = {str(p): reason for p, reason in zip(result.paths, result.reasons, strict=True) if reason}
     if as_json:
         print_json({"out": str(out), "images": len(files), "failed": failed, "model": loaded.model_id})
@@ -271,8 +274,8 @@ def _rates(point: OperatingPoint) -> str:
 def _json_object(field: str, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise InvalidRequestError([{"field": field, "problem": "a JSON object is wanted"}])
-    return value
+    return metadata_object(value, field=field)

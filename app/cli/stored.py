@@ -11,6 +11,7 @@ import click
 
 from app import answers
 from app.cli.common import (
+    FiniteRange,
     as_json_option,
     collection_option,
     database_option,
@@ -25,7 +26,7 @@ from app.encoding.manifest import MANIFEST_NAME
 from app.encoding.model import open_model
 from app.services.access import Role, create_key, list_keys, revoke_key
 from app.services.catalogue import CollectionPolicy
-from app.services.names import collection_name
+from app.services.names import collection_name, identity_name
 from app.settings import load_settings
 from app.storage import migrate
 from app.storage.database import Database
@@ -64,7 +65,7 @@ def list_identities(collection: str, limit: int, as_json: bool, **store: Any) ->
 def show_identity(identity: str, collection: str, **store: Any) -> None:  # noqa: ANN401
     """Show one identity as JSON."""
     with open_context(load_settings(**given(**store))) as context:
-        found = run(context.catalogue.identity(collection_name(collection), identity))
+        found = run(context.catalogue.identity(collection_name(collection), identity_name(identity)))
     print_json(answers.identity_view(found, collection).model_dump(mode="json"))
 
 
@@ -76,7 +77,7 @@ def show_identity(identity: str, collection: str, **store: Any) -> None:  # noqa
 def delete_identity(identity: str, collection: str, **store: Any) -> None:  # noqa: ANN401
     """Delete an identity and its templates."""
     with open_context(load_settings(**given(**store))) as context:
-        run(context.catalogue.delete_identity(collection_name(collection), identity))
+        run(context.catalogue.delete_identity(collection_name(collection), identity_name(identity)))
     click.echo(f"deleted {identity} from {collection}")
 
 
@@ -104,8 +105,8 @@ def list_collections(as_json: bool, **store: Any) -> None:  # noqa: ANN401
 @collections.command("create")
 @click.argument("name")
 @click.option("--model", help="Model to bind it to.  [default: the first of VISAVIS_MODELS]")
-@click.option("--min-face-size", type=float, help="Floor at enrolment, pixels.")
-@click.option("--min-sharpness", type=float, help="Floor at enrolment.")
+@click.option("--min-face-size", type=FiniteRange(0, 1e6), help="Floor at enrolment, pixels.")
+@click.option("--min-sharpness", type=FiniteRange(0, 1e6), help="Floor at enrolment.")
 @database_option
 @models_dir_option
 def create_collection(

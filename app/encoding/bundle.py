@@ -47,8 +47,8 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{folder.name}/{MANIFEST_NAME}: {where}: {first['msg']}") from error
+        parts = (f"{folder.name}/{MANIFEST_NAME}", ".".join(str(p) for p in first["loc"]), first["msg"])
+        raise BundleError(": ".join(part for part in parts if part)) from error
     if manifest.model_id != folder.name:
         raise BundleError(f"{folder.name}/{MANIFEST_NAME}: model_id is {manifest.model_id!r}")
     return manifest
