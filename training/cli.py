@@ -43,7 +43,7 @@ def evaluate() -> None:
 def verification(
     model: str | None, images: Path, pairs: Path, face: FaceChoice, models_dir: Path | None, as_json: bool
 ) -> None:
-    """Measure error rates of 1:1 comparison on a folder in LFW's layout.
+    """Measure 1:1 error rates on a folder in LFW's layout.
 
     Each line of PAIRS is 'NAME I J' (a mated trial: two images of one subject) or 'NAME_A I NAME_B J' (a
     non-mated one). A first line 'FOLDS N', as in LFW's View 2, says that each fold is N mated and then N
