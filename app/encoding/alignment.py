@@ -24,6 +24,9 @@ TEMPLATE_112 = np.array(
 )
 """float64[5, 2]: where the landmarks land, in pixels of the 112 x 112 crop."""
 
+_LEAST_SCALE = 1e-4
+"""Smaller than for any face in an image of the largest size; mirrored or scattered points come near it."""
+
 
 def similarity_transform(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the rotation, uniform scale and shift that bring source points nearest to target points.
@@ -49,6 +52,15 @@ def similarity_transform(source: NDArray[np.float64], target: NDArray[np.float64
     return np.concatenate([linear, (target_mean - linear @ source_mean)[:, None]], axis=1)
 
 
+def can_align(landmarks: NDArray[np.float64]) -> bool:
+    """Return whether five landmarks lie like a face's: neither in one point nor so that no turn fits them."""
+    try:
+        _fit(landmarks, TEMPLATE_112)
+    except ValueError:
+        return False
+    return True
+
+
 def align_face(
     image: Image.Image, landmarks: NDArray[np.float64], size: tuple[int, int]
 ) -> NDArray[np.uint8]:
@@ -66,11 +78,11 @@ def align_face(
         uint8[H, W, 3], black where the crop reaches past the image.
 
     Raises:
-        ValueError: The landmarks coincide.
+        ValueError: The landmarks coincide, or lie so that no rotation fits them (see ``can_align``).
     """
     height, width = size
     template = TEMPLATE_112 * np.array([width / 112.0, height / 112.0])
-    forward = similarity_transform(landmarks, template)
+    forward = _fit(landmarks, template)
     factor = math.floor(1.0 / math.hypot(forward[0, 0], forward[1, 0]))
     if factor >= 2:
         region = _region_of_crop(forward, size, image.size, factor)
@@ -87,6 +99,13 @@ def align_face(
         Image.Resampling.BILINEAR,
     )
     return np.asarray(crop, np.uint8)
+
+
+def _fit(landmarks: NDArray[np.float64], template: NDArray[np.float64]) -> NDArray[np.float64]:
+    forward = similarity_transform(landmarks, template)
+    if not math.hypot(forward[0, 0], forward[1, 0]) > _LEAST_SCALE:
+        raise ValueError("landmarks do not lie like a face's")
+    return forward
 
 
 def _region_of_crop(

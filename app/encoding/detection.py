@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from app.encoding.alignment import can_align
 from app.encoding.manifest import DetectorSpec
 from app.errors import MultipleFacesError, NoFaceError
 
@@ -96,7 +97,7 @@ class FaceDetector:
                 score=float(scores[i]),
             )
             for i in kept
-            if np.ptp(landmarks[i], axis=0).max() > 1.0  # coinciding landmarks cannot be aligned
+            if np.ptp(landmarks[i], axis=0).max() > 1.0 and can_align(landmarks[i] * ratio)
         ]
 
 

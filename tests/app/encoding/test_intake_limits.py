@@ -200,7 +200,8 @@ def test_scans_in_metadata_and_behind_the_end_are_not_counted() -> None:
     markers = b"\xff\xda" * 20_000
     segments = jpeg_segment(0xE1, markers) + jpeg_segment(0xFE, markers)
     data = jpeg_with_segments(quadrants(), segments)
-    assert decode_image(data, LIMITS) == decode_image(data + markers, LIMITS)
+    plain = decode_image(jpeg_with_segments(quadrants(), b""), LIMITS)
+    assert decode_image(data + markers, LIMITS).tobytes() == plain.tobytes()
 
 
 def test_jpeg_of_very_many_segments_is_refused() -> None:
@@ -254,9 +255,9 @@ def test_threads_decode_what_one_thread_does() -> None:
             ("BMP", {}),
         )
     ]
-    alone = [decode_image(data, LIMITS) for data in files]
+    alone = [decode_image(data, LIMITS).tobytes() for data in files]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda data: decode_image(data, LIMITS), files * 10))
+        together = list(pool.map(lambda data: decode_image(data, LIMITS).tobytes(), files * 10))
     assert together == alone * 10
 
 
