@@ -43,9 +43,7 @@ RUN groupadd --gid 10001 visavis \
  && install -d -m 0700 -o visavis -g visavis /data
 COPY --from=build /opt/visavis /opt/visavis
 # Any address but loopback demands API keys: docker exec CONTAINER visavis keys create NAME
-# ONNX Runtime reports its use to its maker over the network unless told not to.
 ENV PATH=/opt/visavis/bin:$PATH \
-    ORT_DISABLE_TELEMETRY=1 \
     VISAVIS_HOST=0.0.0.0 \
     VISAVIS_DATABASE_URL=sqlite:////data/visavis.db
 WORKDIR /data

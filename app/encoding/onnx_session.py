@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from app.errors import BundleError, StartupError
+
+# ONNX Runtime's builds report their use to Microsoft over HTTPS and keep a device identifier, on Linux too,
+# unless this is set before it is loaded (its Privacy.md). A service for biometric data calls nobody.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime as ort  # noqa: E402
 
 Provider = Literal["auto", "cpu", "cuda"]
 
