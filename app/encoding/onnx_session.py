@@ -15,7 +15,7 @@ from app.errors import BundleError, StartupError
 # ONNX Runtime's builds report their use to Microsoft over HTTPS and keep a device identifier, on Linux too,
 # unless this is set before it is loaded (its Privacy.md). A service for biometric data calls nobody.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-import onnxruntime as ort  # noqa: E402
+import onnxruntime as ort
 
 Provider = Literal["auto", "cpu", "cuda"]
 
