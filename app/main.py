@@ -50,6 +50,7 @@ def create_app(settings: Settings, context: Context | None = None) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)

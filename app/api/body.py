@@ -43,6 +43,8 @@ async def read_fields(request: Request, model: type[M]) -> M:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data" and images:
         raw = await _read_form(request, images, _fields_of_type(model, dict))
+        for name in _fields_of_type(model, bool) & raw.keys():
+            raw[name] = _from_word(name, raw[name])
     elif media_type == "application/json":
         raw = await _read_json(request)
         for name in images & raw.keys():
@@ -150,6 +152,12 @@ def _parse_json(field: str, text: str | bytes) -> Any:  # noqa: ANN401 - any JSO
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8 or a number too long"
         _refuse(field, f"not valid JSON: {reason}")
+
+
+def _from_word(field: str, value: str) -> bool:
+    if value not in {"true", "false"}:
+        _refuse(field, "true or false is wanted")
+    return value == "true"
 
 
 def _from_base64(field: str, value: object) -> bytes:

@@ -17,7 +17,13 @@ from app.api.dependencies import (
     IdentityPath,
     LimitQuery,
 )
-from app.api.openapi import BODY_ERRORS, errors, json_only
+from app.api.openapi import (
+    BODY_ERRORS,
+    COLLECTION_LINKS,
+    IDENTITY_LINKS,
+    errors,
+    json_only,
+)
 from app.services.names import DEFAULT_COLLECTION
 
 router = APIRouter()
@@ -60,9 +66,10 @@ async def get_identity(
     "/identities/{identity:path}",
     tags=["identities"],
     dependencies=CHANGING,
-    responses=errors(
-        *BODY_ERRORS, "collection_not_found", "identity_not_found", "identity_exists", changes=True
-    ),
+    responses={
+        200: IDENTITY_LINKS,
+        **errors(*BODY_ERRORS, "collection_not_found", "identity_not_found", "identity_exists", changes=True),
+    },
     openapi_extra=json_only(schemas.IdentityChange, {"metadata": {"team": "machines"}}),
 )
 async def change_identity(
@@ -111,7 +118,10 @@ async def list_collections(
     tags=["collections"],
     status_code=201,
     dependencies=CHANGING,
-    responses=errors(*BODY_ERRORS, "collection_exists", "model_not_found", changes=True),
+    responses={
+        201: COLLECTION_LINKS,
+        **errors(*BODY_ERRORS, "collection_exists", "model_not_found", changes=True),
+    },
     openapi_extra=json_only(schemas.CollectionFields, {"name": "visitors", "policy": {"min_face_size": 60}}),
 )
 async def create_collection(request: Request, context: ContextDep) -> answers.CollectionView:

@@ -12,7 +12,7 @@ from app.api import schemas
 from app.api.body import read_fields
 from app.api.dependencies import CHANGING, READING, ContextDep
 from app.api.observability import DECISIONS, STAGES, WAITING
-from app.api.openapi import IMAGE_ERRORS, errors, form_or_json
+from app.api.openapi import IDENTITY_LINKS, IMAGE_ERRORS, errors, form_or_json
 from app.context import Context
 from app.encoding.image_encoder import ImageInput, Timings
 from app.services.decisions import Criterion
@@ -30,7 +30,8 @@ _PHOTO = "<base64 of a JPEG>"
     status_code=201,
     dependencies=CHANGING,
     responses={
-        200: {"model": answers.Enrolled, "description": "replaced"},
+        200: {"model": answers.Enrolled, "description": "replaced", **IDENTITY_LINKS},
+        201: IDENTITY_LINKS,
         **errors(
             *IMAGE_ERRORS,
             "quality_too_low",

@@ -30,6 +30,24 @@ BODY_ERRORS = ("image_too_large", "unsupported_media_type", "upload_timeout")
 IMAGE_ERRORS = (*BODY_ERRORS, "image_unreadable", "no_face", "multiple_faces")
 
 
+def _links(operations: tuple[str, ...], **parameters: str) -> dict[str, Any]:
+    return {
+        name: {
+            "operationId": name,
+            "parameters": {
+                place.replace("__", "."): f"$response.body#{at}" for place, at in parameters.items()
+            },
+        }
+        for name in operations
+    }
+
+
+_ON_IDENTITY = ("get_identity", "change_identity", "delete_identity")
+IDENTITY_LINKS = {"links": _links(_ON_IDENTITY, path__identity="/identity", query__collection="/collection")}
+"""Where the identity of an answer can be used, for clients that follow OpenAPI links."""
+COLLECTION_LINKS = {"links": _links(("get_collection", "delete_collection"), path__name="/name")}
+
+
 def form_or_json(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
     """Return ``openapi_extra`` for a route whose fields come as a form or as JSON with base64 images."""
     as_json = _inlined(model)

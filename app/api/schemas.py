@@ -43,7 +43,6 @@ IdentityName = Annotated[
             "minLength": 1,
             "maxLength": IDENTITY_MAX,
             "pattern": IDENTITY_PATTERN,
-            "not": {"enum": [".", ".."]},
         }
     ),
     Field(

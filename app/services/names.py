@@ -9,8 +9,13 @@ from typing import Any, Final
 
 from app.errors import InvalidRequestError
 
-IDENTITY_PATTERN: Final = r"^[^\x00-\x20\x7f-\x9f](?:[^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\x9f])?$"
-"""Any script, no control characters, no blank at either end."""
+_EDGE: Final = r"[^\x00-\x20\x7f-\x9f]"
+_EDGE_NO_DOT: Final = r"[^\x00-\x20.\x7f-\x9f]"
+_INNER: Final = r"[^\x00-\x1f\x7f-\x9f]"
+IDENTITY_PATTERN: Final = (
+    rf"^(?:{_EDGE_NO_DOT}|{_EDGE_NO_DOT}{_EDGE}|\.{_EDGE_NO_DOT}|{_EDGE}{_INNER}+{_EDGE})$"
+)
+"""Any script, no control characters, no blank at either end, not '.' or '..' (folders, in a path)."""
 IDENTITY_MAX: Final = 256
 COLLECTION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 DEFAULT_COLLECTION: Final = "default"
@@ -28,7 +33,7 @@ def identity_name(text: str, *, field: str = "identity") -> str:
     name = unicodedata.normalize("NFC", text)
     if not 1 <= len(name) <= IDENTITY_MAX:
         raise InvalidRequestError([{"field": field, "problem": f"1 to {IDENTITY_MAX} characters are wanted"}])
-    if not re.fullmatch(IDENTITY_PATTERN, name) or name in {".", ".."}:
+    if not re.fullmatch(IDENTITY_PATTERN, name):
         raise InvalidRequestError(
             [{"field": field, "problem": "no control characters, no blanks at either end, not '.' or '..'"}]
         )
@@ -60,7 +65,7 @@ def metadata_object(value: dict[str, Any], *, field: str = "metadata") -> dict[s
 
     Raises:
         InvalidRequestError: It is too large, nested too deeply, or the store cannot hold it: not a number,
-            infinity, NUL, lone surrogates.
+            infinity, lone surrogates.
     """
     try:
         _check_json(value, depth=1)
@@ -75,8 +80,6 @@ def _check_json(value: Any, depth: int) -> None:  # noqa: ANN401 - any JSON valu
     if depth > MAX_METADATA_DEPTH + 1:
         raise ValueError(f"at most {MAX_METADATA_DEPTH} objects and lists may be nested")
     if isinstance(value, str):
-        if "\x00" in value:
-            raise ValueError("the character NUL cannot be kept")
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise ValueError("not valid Unicode")
     elif isinstance(value, dict):

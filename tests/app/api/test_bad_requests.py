@@ -174,8 +174,9 @@ def test_unicode_forms_of_a_name_are_one_identity(client: TestClient) -> None:
         {"ключ": [1, 2.5, None, True, "😀"]},
         {"big": 10**4000},
         {"": {}},
+        {"\0": ["\0"]},
     ],
-    ids=["escape", "deep", "large", "unicode", "integer", "empty"],
+    ids=["escape", "deep", "large", "unicode", "integer", "empty", "NUL"],
 )
 def test_metadata_within_the_limits_comes_back_as_it_was(client: TestClient, metadata: Any) -> None:
     data = {"identity": "ada", "metadata": json.dumps(metadata)}
