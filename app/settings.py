@@ -140,7 +140,11 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
     names = set(environment)
     env_file = Path(".env")
     if env_file.is_file():
-        for line in env_file.read_text(encoding="utf-8").splitlines():
+        try:
+            lines = env_file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise StartupError(f"the file .env cannot be read: {error}") from error
+        for line in lines:
             names.add(line.removeprefix("export ").split("=", 1)[0].strip())
     for name in sorted(names):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
