@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from pydantic import ValidationError
 from app.encoding.detection import STRIDES
 from app.encoding.manifest import MANIFEST_NAME, Manifest
 from app.encoding.onnx_session import Graph, Provider
-from app.errors import BundleError
+from app.errors import BundleError, StartupError
 from app.matching.evidence import Evidence, read_evidence
 
 GOLDEN_TOLERANCE = 1e-3
@@ -54,6 +56,25 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def _parse_manifest(data: bytes) -> Manifest:
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(": ".join([*(str(part) for part in first["loc"]), first["msg"]])) from error
+
+
+@contextmanager
+def _blaming(file: str) -> Iterator[None]:
+    """Turn whatever reading or running a file raises into a ``BundleError`` that names it."""
+    try:
+        yield
+    except StartupError:
+        raise
+    except Exception as error:  # numpy, zipfile and onnxruntime each have their own classes for damage
+        raise BundleError(f"{file}: {error or type(error).__name__}") from error
+
+
 def verify_files(folder: Path, manifest: Manifest) -> None:
     """Compare every file with its digest.
 
@@ -64,7 +85,8 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
         path = folder / name
         if not path.is_file():
             raise BundleError(f"{folder.name}/{name} is missing")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        with _blaming(f"{folder.name}/{name}"):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if digest != entry.sha256:
             raise BundleError(
                 f"{folder.name}/{name} is altered: sha256 {digest}, the manifest says {entry.sha256}"
@@ -82,22 +104,26 @@ def load_bundle(folder: Path, provider: Provider) -> Bundle:
     verify_files(folder, manifest)
     encoder = Graph(folder / "encoder.onnx", provider)
     _check_encoder(folder.name, manifest, encoder)
-    _check_golden(folder, manifest, encoder)
+    with _blaming(f"{folder.name}/golden.npz"):
+        _check_golden(folder, manifest, encoder)
     detector = None
     if manifest.detector is not None:
         detector = Graph(folder / manifest.detector.file, provider)
-        _check_detector(folder.name, manifest.detector.file, detector)
-    return Bundle(folder, manifest, encoder, detector, _read_evidence(folder, manifest))
+        with _blaming(f"{folder.name}/{manifest.detector.file}"):
+            _check_detector(folder.name, manifest.detector.file, detector)
+    with _blaming(f"{folder.name}/{manifest.evidence.file}"):
+        evidence = _read_evidence(folder, manifest)
+    return Bundle(folder, manifest, encoder, detector, evidence)
 
 
 def _check_encoder(model_id: str, manifest: Manifest, encoder: Graph) -> None:
     spec = manifest.input
     wanted_in = ("tensor(uint8)", [spec.height, spec.width, spec.channels])
     kind, shape = encoder.inputs.get("images", ("absent", [None]))
-    if (kind, shape[1:]) != wanted_in or isinstance(shape[0], int):
+    if (kind, shape[1:]) != wanted_in or isinstance(shape[0], int) or len(encoder.inputs) > 1:
         raise BundleError(
-            f"{model_id}/encoder.onnx: input images is {kind} {shape}, the manifest says uint8 "
-            f"[N, {spec.height}, {spec.width}, {spec.channels}]"
+            f"{model_id}/encoder.onnx: input images is {kind} {shape} among {sorted(encoder.inputs)}, the "
+            f"manifest says uint8 [N, {spec.height}, {spec.width}, {spec.channels}] alone"
         )
     kind, shape = encoder.outputs.get("embeddings", ("absent", [None]))
     if kind != "tensor(float)" or shape[1:] != [manifest.dimensions]:
@@ -148,10 +174,7 @@ def _check_golden(folder: Path, manifest: Manifest, encoder: Graph) -> None:
 
 def _read_evidence(folder: Path, manifest: Manifest) -> Evidence:
     name = manifest.evidence.file
-    try:
-        evidence = read_evidence(folder / name)
-    except (ValueError, OSError) as error:
-        raise BundleError(f"{folder.name}/{name}: {error}") from error
+    evidence = read_evidence(folder / name)
     counts = (evidence.subjects, evidence.mated_total, evidence.nonmated_total)
     stated = (manifest.evidence.subjects, manifest.evidence.mated, manifest.evidence.nonmated)
     if counts != stated:

@@ -53,13 +53,24 @@ class Evidence:
     _points: dict[tuple[float, str, int], OperatingPoint] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """Check shapes and sort both sides."""
-        if self.subjects < 2 or self.nonmated_total < self.nonmated_distance.size:
-            raise ValueError("evidence needs two subjects and a total that covers the tail")
+        """Check shapes and values, and sort both sides."""
+        if self.subjects < 2 or not 1 <= self.nonmated_distance.size <= self.nonmated_total:
+            raise ValueError(
+                "evidence needs two subjects, a non-mated trial and a total that covers the tail"
+            )
+        if self.nonmated_distance.ndim != 1 or self.mated_distance.ndim != 1:
+            raise ValueError("distances must be one row")
         if self.nonmated_subjects.shape != (self.nonmated_distance.size, 2):
             raise ValueError("nonmated_subjects must be [K, 2] beside nonmated_distance [K]")
         if self.mated_subject.shape != self.mated_distance.shape:
             raise ValueError("mated_subject must be [M] beside mated_distance [M]")
+        if not (np.isfinite(self.mated_distance).all() and np.isfinite(self.nonmated_distance).all()):
+            raise ValueError("a distance is not a finite number")
+        for numbers in (self.mated_subject, self.nonmated_subjects):
+            if numbers.size and not (numbers.min() >= 0 and numbers.max() < self.subjects):
+                raise ValueError(f"a subject's number is not within 0..{self.subjects - 1}")
+        if (self.nonmated_subjects[:, 0] == self.nonmated_subjects[:, 1]).any():
+            raise ValueError("a non-mated trial has one subject twice")
         order = np.argsort(self.nonmated_distance, kind="stable")
         object.__setattr__(self, "nonmated_distance", self.nonmated_distance[order])
         object.__setattr__(self, "nonmated_subjects", self.nonmated_subjects[order])
@@ -130,10 +141,15 @@ class Evidence:
             raise InsufficientEvidenceError(
                 field="max_fmr",
                 asked=max_fmr,
-                smallest=self.smallest_fmr,
+                smallest=_rounded_up(self.smallest_fmr),
                 reason=f"{self.subjects} subjects in {self.nonmated_total} non-mated trials were measured",
             )
         allowed = math.floor(self.nonmated_total * max_fmr)
+        # The product is rounded: 100 * 0.29 is 28.999..., and 29 false matches in 100 are within 0.29.
+        if (allowed + 1) / self.nonmated_total <= max_fmr:
+            allowed += 1
+        elif allowed / self.nonmated_total > max_fmr:
+            allowed -= 1
         if allowed >= self.nonmated_distance.size:
             # The tail is exact up to its last trial; a laxer rate is met, not reached, there.
             return float(np.nextafter(self.nonmated_distance[-1], -np.inf))
@@ -159,15 +175,16 @@ class Evidence:
         size = max(gallery_size, 1)
         key = (max_fpir, "", size)
         if key not in self._points:
-            if max_fpir / size < self.smallest_fmr:
+            rate = max_fpir / size
+            if rate < self.smallest_fmr * (1.0 - 1e-12):  # 0.29 / 29 may be a last bit below 0.01
                 raise InsufficientEvidenceError(
                     field="max_fpir",
                     asked=max_fpir,
-                    smallest=min(1.0, self.smallest_fmr * size),
-                    reason=f"with {size} enrolled it needs a false match rate of {max_fpir / size:.2g}, and "
+                    smallest=min(1.0, _rounded_up(self.smallest_fmr * size)),
+                    reason=f"with {size} enrolled it needs a false match rate of {rate:.2g}, and "
                     f"{self.subjects} subjects were measured",
                 )
-            point = self.point_at(self.threshold_for(max_fpir / size))
+            point = self.point_at(self.threshold_for(max(rate, self.smallest_fmr)))
             self._remember(key, point.model_copy(update={"max_fpir": max_fpir}))
         return self._points[key]
 
@@ -217,6 +234,12 @@ def wilson_upper(rate: float, trials: float) -> float:
     centre = rate + z2 / (2.0 * trials)
     spread = _Z95_ONE_SIDED * math.sqrt(rate * (1.0 - rate) / trials + z2 / (4.0 * trials * trials))
     return min(1.0, (centre + spread) / (1.0 + z2 / trials))
+
+
+def _rounded_up(rate: float) -> float:
+    """Return a rate of three digits that is no smaller, so that what an error names is accepted."""
+    digits = 2 - math.floor(math.log10(rate))
+    return float(f"{math.ceil(rate * 10.0**digits)}e{-digits}")
 
 
 def read_evidence(path: Path) -> Evidence:
