@@ -118,8 +118,8 @@ def test_key_of_role_match_may_change_nothing(
     ],
 )
 def test_malformed_or_wrong_key_is_refused(client: TestClient, full: str, header: str) -> None:
-    value = header.format(key=full, id=full.split("_")[1], upper=full.upper()).encode("latin-1")
-    response = client.get("/models", headers={"Authorization": value})
+    value = header.format(key=full, id=full.split("_")[1], upper=full.upper())
+    response = client.get("/models", headers=[(b"Authorization", value.encode("latin-1"))])
     assert (response.status_code, response.json()["code"]) == (401, "unauthorized")
 
 
