@@ -28,16 +28,19 @@ def distances(
             ``l1`` is the sum of absolute differences.
 
     Returns:
-        float64[N].
+        float64[N]; 0 for equal embeddings, whatever the metric.
     """
-    a = np.atleast_2d(np.asarray(probe, np.float64))
-    b = np.asarray(references, np.float64)
+    # Row by row in memory: numpy adds up a column-major array in another order, which changes the last bits.
+    a = np.atleast_2d(np.ascontiguousarray(probe, np.float64))
+    b = np.ascontiguousarray(references, np.float64)
     if metric == "euclidean":
         return np.asarray(np.sqrt(np.square(b - a).sum(axis=1)))
     if metric == "l1":
         return np.asarray(np.abs(b - a).sum(axis=1))
-    norms = np.sqrt(np.square(a).sum(axis=1)) * np.sqrt(np.square(b).sum(axis=1))
-    return np.asarray(1.0 - (b * a).sum(axis=1) / np.maximum(norms, np.finfo(np.float64).tiny))
+    # One root of the product, because the product of two roots is not exactly the dot product of equals.
+    norms = np.sqrt(np.square(a).sum(axis=1) * np.square(b).sum(axis=1))
+    cosines = (b * a).sum(axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)
+    return np.asarray(np.clip(1.0 - cosines, 0.0, 2.0))
 
 
 def distance(a: NDArray[np.floating], b: NDArray[np.floating], metric: Metric) -> float:

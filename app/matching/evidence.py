@@ -158,10 +158,11 @@ class Evidence:
     def point_for_fmr(self, max_fmr: float, *, name: str | None = None) -> OperatingPoint:
         """Return the operating point that holds a false match rate (1:1); see ``threshold_for``."""
         key = (max_fmr, name or "", 0)
-        if key not in self._points:
+        point = self._points.get(key)
+        if point is None:
             point = self.point_at(self.threshold_for(max_fmr), name=name)
-            self._remember(key, point.model_copy(update={"max_fmr": max_fmr}))
-        return self._points[key]
+            point = self._remember(key, point.model_copy(update={"max_fmr": max_fmr}))
+        return point
 
     def point_for_fpir(self, max_fpir: float, gallery_size: int) -> OperatingPoint:
         """Return the operating point that holds a false positive identification rate (1:N).
@@ -174,7 +175,8 @@ class Evidence:
         """
         size = max(gallery_size, 1)
         key = (max_fpir, "", size)
-        if key not in self._points:
+        point = self._points.get(key)
+        if point is None:
             rate = max_fpir / size
             if rate < self.smallest_fmr * (1.0 - 1e-12):  # 0.29 / 29 may be a last bit below 0.01
                 raise InsufficientEvidenceError(
@@ -185,13 +187,14 @@ class Evidence:
                     f"{self.subjects} subjects were measured",
                 )
             point = self.point_at(self.threshold_for(max(rate, self.smallest_fmr)))
-            self._remember(key, point.model_copy(update={"max_fpir": max_fpir}))
-        return self._points[key]
+            point = self._remember(key, point.model_copy(update={"max_fpir": max_fpir}))
+        return point
 
-    def _remember(self, key: tuple[float, str, int], point: OperatingPoint) -> None:
+    def _remember(self, key: tuple[float, str, int], point: OperatingPoint) -> OperatingPoint:
         if len(self._points) >= 1024:
             self._points.clear()
         self._points[key] = point
+        return point
 
 
 def upper_bound(false_matches_by_subject: NDArray[np.int64], trials: int) -> float:
@@ -233,7 +236,8 @@ def wilson_upper(rate: float, trials: float) -> float:
     z2 = _Z95_ONE_SIDED**2
     centre = rate + z2 / (2.0 * trials)
     spread = _Z95_ONE_SIDED * math.sqrt(rate * (1.0 - rate) / trials + z2 / (4.0 * trials * trials))
-    return min(1.0, (centre + spread) / (1.0 + z2 / trials))
+    # It is never below the rate; rounding must not say otherwise.
+    return min(1.0, max(rate, (centre + spread) / (1.0 + z2 / trials)))
 
 
 def _rounded_up(rate: float) -> float:
