@@ -9,7 +9,7 @@ from app import answers
 from app.api.dependencies import OPEN, READING, ContextDep
 from app.api.error_table import problem
 from app.api.observability import render_metrics
-from app.api.openapi import errors
+from app.api.openapi import errors, open_errors
 from app.context import Context
 from app.errors import VisavisError
 from app.storage.migrate import current_and_head
@@ -17,13 +17,13 @@ from app.storage.migrate import current_and_head
 router = APIRouter(tags=["operation"])
 
 
-@router.get("/healthz", dependencies=OPEN, responses=errors())
+@router.get("/healthz", dependencies=OPEN, responses=open_errors())
 async def healthz() -> answers.Alive:
     """Say that the process answers."""
     return answers.Alive(status="ok")
 
 
-@router.get("/readyz", dependencies=OPEN, response_model=answers.Ready, responses=errors("not_ready"))
+@router.get("/readyz", dependencies=OPEN, response_model=answers.Ready, responses=open_errors("not_ready"))
 async def readyz(context: ContextDep) -> answers.Ready | Response:
     """Say that models are loaded, the database answers and its schema is current."""
     try:

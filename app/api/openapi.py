@@ -8,14 +8,23 @@ from pydantic import BaseModel
 
 from app.api.error_table import STATUS, Problem
 
-_READING = ("unauthorized", "invalid_request", "busy", "internal_error")
+_OPEN = ("invalid_request", "internal_error")
+_GUARDED = (*_OPEN, "unauthorized", "busy")
 
 
 def errors(*codes: str, changes: bool = False) -> dict[int | str, dict[str, Any]]:
-    """Return the ``responses`` of a route that may answer with the given codes, and the usual ones."""
-    usual = (*_READING, "forbidden") if changes else _READING
+    """Return the ``responses`` of a guarded route that may answer with the given codes, and the usual ones."""
+    return _responses(*_GUARDED, *codes, *(("forbidden",) if changes else ()))
+
+
+def open_errors(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """Return the ``responses`` of a route that asks for no key."""
+    return _responses(*_OPEN, *codes)
+
+
+def _responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     by_status: dict[int, list[str]] = {}
-    for code in (*usual, *codes):
+    for code in codes:
         by_status.setdefault(STATUS[code], []).append(code)
     return {
         status: {

@@ -50,5 +50,3 @@ def create_database(server: Any, name: str, template: str | None = None) -> str:
         connection.exec_driver_sql(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
     engine.dispose()
     return url_of(server, name)
-
-
