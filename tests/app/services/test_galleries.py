@@ -1,0 +1,62 @@
+"""Galleries in memory: which are kept, and that dropping one changes no answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.services import catalogue, galleries
+from app.storage import collections, identities
+from tests.support.images import angle_png
+
+
+def found(client: TestClient, collection: str) -> list[str]:
+    data = {"collection": collection}
+    answer = client.post("/identify", data=data, files={"image": angle_png(0)}).json()
+    return [candidate["identity"] for candidate in answer["candidates"]]
+
+
+def held(client: TestClient) -> Any:
+    return client.app.state.context.identification._galleries._by_collection  # type: ignore[attr-defined]
+
+
+def test_gallery_searched_longest_ago_is_dropped_and_read_again_when_needed(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(galleries, "MAX_GALLERIES", 2)
+    for name in ("a", "b", "c"):
+        client.post("/collections", json={"name": name}).raise_for_status()
+        data = {"identity": f"of {name}", "collection": name}
+        client.post("/enroll", data=data, files={"image": angle_png(0)}).raise_for_status()
+    for name in ("a", "b", "a", "c", "b", "a"):
+        assert found(client, name) == [f"of {name}"]
+        assert len(held(client)) <= 2
+
+
+def test_search_of_an_unchanged_collection_reads_no_row_again(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.post("/enroll", data={"identity": "ada"}, files={"image": angle_png(0)}).raise_for_status()
+    assert found(client, "default") == ["ada"]
+    monkeypatch.setattr(identities, "changes_since", None)  # would fail if called
+    assert found(client, "default") == ["ada"]
+
+
+def test_enrolling_brings_a_deleted_default_collection_back(client: TestClient) -> None:
+    assert client.delete("/collections/default").status_code == 204
+    made = client.post("/enroll", data={"identity": "ada"}, files={"image": angle_png(0)})
+    assert (made.status_code, made.json()["revision"]) == (201, 1)
+    assert found(client, "default") == ["ada"]
+
+
+def test_default_collection_that_another_process_makes_first_is_used(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = client.app.state.context  # type: ignore[attr-defined]
+    # What the slower of two sees: nothing when it looks, the row of the faster when it inserts.
+    monkeypatch.setattr(collections, "find", lambda *_: None)
+    monkeypatch.setattr(collections, "get", lambda *_: "of the faster")
+    made = context.database.write_now(catalogue.ensure_default_collection, context.models.default)
+    assert made == "of the faster"
