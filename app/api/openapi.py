@@ -13,7 +13,7 @@ _GUARDED = (*_OPEN, "unauthorized", "busy")
 
 
 def errors(*codes: str, changes: bool = False) -> dict[int | str, dict[str, Any]]:
-    """Return the ``responses`` of a guarded route that may answer with the given codes, and the usual ones."""
+    """Return the ``responses`` of a guarded route that may answer with the codes, and the usual ones."""
     return _responses(*_GUARDED, *codes, *(("forbidden",) if changes else ()))
 
 

@@ -153,22 +153,13 @@ def remove(session: Session, collection: Collection, revision: int, name: str) -
 
 def changes_since(session: Session, collection: Collection, revision: int) -> Changes:
     """Return what a gallery at a revision needs to reach the state this transaction sees."""
-    changed = list(
-        session.scalars(
-            select(IdentityRow.id).where(
-                IdentityRow.collection_id == collection.id, IdentityRow.revision > revision
-            )
-        )
-        if revision > 0
-        else []
-    )
     removed = session.scalars(
         select(RemovalRow.identity_id).where(
             RemovalRow.collection_id == collection.id, RemovalRow.revision > revision
         )
     )
     return Changes(
-        dropped=[*removed, *changed],
+        dropped=list(removed),
         put=_entries(session, collection, IdentityRow.revision > revision),
     )
 

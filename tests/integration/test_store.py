@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from app.errors import (
     IdentityExistsError,
     IdentityNotFoundError,
 )
-from app.storage import collections, identities
+from app.storage import collections, identities, migrate
 from app.storage.database import Database, Session
 from app.storage.records import Collection, NewReference
 
@@ -301,3 +302,29 @@ def test_error_of_the_database_quotes_no_value(database: Database, gallery: Coll
     with pytest.raises(Exception, match="removals") as caught:
         database.write_now(twice)
     assert "424242" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pragma", "value"),
+    [("journal_mode", "wal"), ("synchronous", 2), ("secure_delete", 1), ("foreign_keys", 1)],
+)
+def test_sqlite_commits_survive_a_power_cut_and_deleted_bytes_are_overwritten(
+    tmp_path: Path, pragma: str, value: object
+) -> None:
+    with closing(Database(f"sqlite:///{tmp_path / 'visavis.db'}", timeout_s=5, pool_size=2)) as database:
+        assert database.read_now(lambda s: s.scalar(text(f"PRAGMA {pragma}"))) == value
+
+
+def test_deleted_template_is_gone_from_the_bytes_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "visavis.db"
+    marked = np.array([0.123456789] * 64, np.float32)
+    with closing(Database(f"sqlite:///{path}", timeout_s=5, pool_size=1)) as database:
+        migrate.upgrade(database)
+        gallery = database.write_now(collections.add, "gallery", "angles", "d" * 64, {})
+        new = NewReference("r", "d" * 64, marked, None, {})
+        database.write_now(identities.add, gallery, 1, "ada", {}, new)
+        database.engine.dispose()  # the last connection writes the journal into the file
+        assert marked.tobytes() in path.read_bytes()
+        database.write_now(remove, gallery, "ada")
+        database.engine.dispose()
+        assert marked.tobytes() not in b"".join(p.read_bytes() for p in tmp_path.iterdir())
