@@ -56,14 +56,6 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _parse_manifest(data: bytes) -> Manifest:
-    try:
-        return Manifest.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(": ".join([*(str(part) for part in first["loc"]), first["msg"]])) from error
-
-
 @contextmanager
 def _blaming(file: str) -> Iterator[None]:
     """Turn whatever reading or running a file raises into a ``BundleError`` that names it."""
@@ -155,7 +147,7 @@ def _check_detector(model_id: str, name: str, detector: Graph) -> None:
 
 def _check_golden(folder: Path, manifest: Manifest, encoder: Graph) -> None:
     name = f"{folder.name}/golden.npz"
-    with np.load(folder / "golden.npz", allow_pickle=False) as golden:
+    with (folder / "golden.npz").open("rb") as file, np.load(file, allow_pickle=False) as golden:
         if not {"images", "embeddings"} <= set(golden.files):
             raise BundleError(f"{name}: images and embeddings are wanted")
         images, expected = golden["images"], golden["embeddings"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -137,6 +138,8 @@ class Manifest(Encoding):
         names = [point.name for point in self.operating_points]
         if len(set(names)) != len(names):
             raise ValueError("operating_points: a name occurs twice")
+        if not all(math.isfinite(point.threshold) for point in self.operating_points):
+            raise ValueError("operating_points: a threshold is not a finite number")
         if self.default_operating_point not in names:
             raise ValueError(f"default_operating_point {self.default_operating_point!r} is not among {names}")
         required = {"encoder.onnx", "golden.npz", self.evidence.file}

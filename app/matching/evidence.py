@@ -252,7 +252,8 @@ def read_evidence(path: Path) -> Evidence:
     Raises:
         ValueError: An array is missing or has a shape that contradicts another.
     """
-    with np.load(path, allow_pickle=False) as arrays:
+    # numpy leaves a file open that it opened itself and could not read.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         try:
             return Evidence(
                 mated_distance=arrays["mated_distance"].astype(np.float64),
