@@ -68,7 +68,7 @@ async def get_identity(
     dependencies=CHANGING,
     responses={
         200: IDENTITY_LINKS,
-        **errors(*BODY_ERRORS, "collection_not_found", "identity_not_found", "identity_exists", changes=True),
+        **errors(*BODY_ERRORS, "collection_not_found", "identity_not_found", "identity_exists"),
     },
     openapi_extra=json_only(schemas.IdentityChange, {"metadata": {"team": "machines"}}),
 )
@@ -91,7 +91,7 @@ async def change_identity(
     tags=["identities"],
     status_code=204,
     dependencies=CHANGING,
-    responses=errors("collection_not_found", "identity_not_found", changes=True),
+    responses=errors("collection_not_found", "identity_not_found"),
 )
 async def delete_identity(
     context: ContextDep, identity: IdentityPath, collection: CollectionQuery = DEFAULT_COLLECTION
@@ -120,7 +120,7 @@ async def list_collections(
     dependencies=CHANGING,
     responses={
         201: COLLECTION_LINKS,
-        **errors(*BODY_ERRORS, "collection_exists", "model_not_found", changes=True),
+        **errors(*BODY_ERRORS, "collection_exists", "model_not_found"),
     },
     openapi_extra=json_only(schemas.CollectionFields, {"name": "visitors", "policy": {"min_face_size": 60}}),
 )
@@ -147,7 +147,7 @@ async def get_collection(context: ContextDep, name: CollectionPath) -> answers.C
     tags=["collections"],
     status_code=204,
     dependencies=CHANGING,
-    responses=errors("collection_not_found", changes=True),
+    responses=errors("collection_not_found"),
 )
 async def delete_collection(context: ContextDep, name: CollectionPath) -> Response:
     """Delete a collection with every identity and template in it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from fastapi import Depends, Path, Query, Request
 
 from app.api.schemas import IdentityName
 from app.context import Context
-from app.errors import InvalidRequestError
+from app.errors import ForbiddenError, InvalidRequestError
 from app.services.names import COLLECTION_PATTERN
 
 
@@ -19,17 +20,42 @@ def get_context(request: Request) -> Context:
     return context
 
 
+_THIS_MACHINE = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
+
 ContextDep = Annotated[Context, Depends(get_context)]
 
 
 async def may_read(request: Request, context: ContextDep) -> None:
     """Let any valid key pass."""
+    refuse_other_sites(request, loopback=context.settings.loopback)
     await context.access.authorise(_bearer(request), changes=False)
 
 
 async def may_change(request: Request, context: ContextDep) -> None:
     """Let keys of role ``full`` pass."""
+    refuse_other_sites(request, loopback=context.settings.loopback)
     await context.access.authorise(_bearer(request), changes=True)
+
+
+def refuse_other_sites(request: Request, *, loopback: bool) -> None:
+    """Refuse what a web page of another site makes a browser send.
+
+    Without a key, being on this machine is all the right there is, and so is every page in its browser: it
+    could post a form to the loopback address, or come in under a name that it lets point there.
+
+    Raises:
+        ForbiddenError: The page is of another site, or the Host is no name of this machine.
+    """
+    if "authorization" in request.headers:
+        return  # a browser adds no key by itself
+    host = request.headers.get("host", "")
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != host:
+        raise ForbiddenError("the request comes from a web page of another site; such pages need an API key")
+    if loopback and not _THIS_MACHINE.fullmatch(host):
+        raise ForbiddenError(
+            f"the Host {host!r} is no name of this machine; call 127.0.0.1 or localhost, or send an API key"
+        )
 
 
 def strict_query(request: Request) -> None:

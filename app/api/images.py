@@ -38,7 +38,6 @@ _PHOTO = "<base64 of a JPEG>"
             "identity_exists",
             "model_mismatch",
             "collection_not_found",
-            changes=True,
         ),
     },
     openapi_extra=form_or_json(

@@ -9,12 +9,12 @@ from pydantic import BaseModel
 from app.api.error_table import STATUS, Problem
 
 _OPEN = ("invalid_request", "internal_error")
-_GUARDED = (*_OPEN, "unauthorized", "busy")
+_GUARDED = (*_OPEN, "unauthorized", "forbidden", "busy")
 
 
-def errors(*codes: str, changes: bool = False) -> dict[int | str, dict[str, Any]]:
+def errors(*codes: str) -> dict[int | str, dict[str, Any]]:
     """Return the ``responses`` of a guarded route that may answer with the codes, and the usual ones."""
-    return _responses(*_GUARDED, *codes, *(("forbidden",) if changes else ()))
+    return _responses(*_GUARDED, *codes)
 
 
 def open_errors(*codes: str) -> dict[int | str, dict[str, Any]]:

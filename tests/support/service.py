@@ -27,5 +27,6 @@ def settings_for(folder: Path, models_dir: Path, models: tuple[str, ...], **chan
 @contextmanager
 def serving(settings: Settings) -> Iterator[TestClient]:
     """Run the service's start-up, yield a client, and shut it down."""
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    app = create_app(settings)
+    with TestClient(app, "http://127.0.0.1:8000", raise_server_exceptions=False) as client:
         yield client

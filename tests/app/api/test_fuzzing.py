@@ -40,6 +40,7 @@ def fuzz(app: Any, *, examples: int, headers: dict[str, str] | None = None) -> O
     settings = tomllib.loads((ROOT / "schemathesis.toml").read_text(encoding="utf-8"))
     settings |= {
         "seed": 1,
+        "base-url": "http://127.0.0.1:8000",
         "headers": headers or {},
         "continue-on-failure": True,
         "cache": {"enabled": False},
