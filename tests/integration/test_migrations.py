@@ -94,10 +94,15 @@ def test_connections_after_an_upgrade_enforce_references_and_time_limits(empty: 
             assert connection.scalar(text("SHOW lock_timeout")) == "5s"
 
 
-def test_schema_of_a_later_version_is_refused_in_words(url: str, tmp_path: Path, angle_models: Path) -> None:
-    with closing(Database(url, timeout_s=5, pool_size=1)) as database, database.engine.begin() as connection:
+def test_schema_of_a_later_version_is_refused_in_words(
+    spare_url: str, tmp_path: Path, angle_models: Path
+) -> None:
+    with (
+        closing(Database(spare_url, timeout_s=5, pool_size=1)) as database,
+        database.engine.begin() as connection,
+    ):
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    settings = settings_for(tmp_path, angle_models, ("angles",), database_url=url)
+    settings = settings_for(tmp_path, angle_models, ("angles",), database_url=spare_url)
     with pytest.raises(StartupError, match="9999"), opened_database(settings):
         pass
 

@@ -115,9 +115,13 @@ def test_service_recovers_when_postgresql_comes_back(tmp_path: Path, angle_model
             assert {candidate["identity"] for candidate in found["candidates"]} == {"ada", "grace"}
 
 
-def test_store_taken_away_under_a_running_service_is_not_ready(service: TestClient, url: str) -> None:
-    with closing(Database(url, timeout_s=5, pool_size=1)) as database:
-        migrate.downgrade(database, "base")
-    response = service.get("/readyz")
+def test_store_taken_away_under_a_running_service_is_not_ready(
+    spare_url: str, tmp_path: Path, angle_models: Path
+) -> None:
+    settings = settings_for(tmp_path, angle_models, ("angles",), database_url=spare_url)
+    with serving(settings) as service:
+        with closing(Database(spare_url, timeout_s=5, pool_size=1)) as database:
+            migrate.downgrade(database, "base")
+        response = service.get("/readyz")
     assert (response.status_code, response.json()["code"]) == (503, "not_ready")
     assert "nothing" in response.json()["detail"]
