@@ -155,9 +155,10 @@ def _parse_json(field: str, text: str | bytes) -> Any:  # noqa: ANN401 - any JSO
 
 
 def _from_word(field: str, value: str) -> bool:
-    if value not in {"true", "false"}:
+    word = value.lower()  # Python's clients send True
+    if word not in {"true", "false"}:
         _refuse(field, "true or false is wanted")
-    return value == "true"
+    return word == "true"
 
 
 def _from_base64(field: str, value: object) -> bytes:
