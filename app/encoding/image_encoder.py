@@ -79,12 +79,16 @@ class ImageEncoder:
         """Encode N prepared images as one batch; returns float32[N, D].
 
         Raises:
-            ImageUnreadableError: An embedding is not finite.
+            ImageUnreadableError: An embedding is not finite, or has no direction to compare.
         """
         started = time.perf_counter()
         embeddings = self._encoder(np.stack([item.pixels for item in prepared]))["embeddings"]
         timings.encode += (time.perf_counter() - started) * 1e3
-        if not np.isfinite(embeddings).all():
+        usable = np.isfinite(embeddings).all()
+        if self.encoding.metric != "l1":
+            # The zero vector is at distance 1 from every unit vector, which many thresholds call a match.
+            usable = usable and embeddings.any(axis=1).all()
+        if not usable:
             raise ImageUnreadableError("the model makes no usable embedding of this image")
         return embeddings
 
