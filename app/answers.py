@@ -67,6 +67,9 @@ class ProbeView(BaseModel):
 
     field: str
     face: FaceView | None
+    faces_found: Annotated[
+        int | None, Field(description="faces in the image; `face` is the one chosen among them")
+    ]
     quality: QualityView
 
 
@@ -127,9 +130,15 @@ class _SearchDecision(BaseModel):
     match: Annotated[bool, Field(description="whether any candidate is a match")]
     candidates: Annotated[list[CandidateView], Field(description="the nearest identities, nearest first")]
     gallery_size: Annotated[int, Field(description="references searched")]
-    predicted_fpir_upper: Annotated[
+    predicted_fpir: Annotated[
         float | None,
-        Field(description="at most this share of searches by strangers returns a match: gallery_size x FMR"),
+        Field(
+            description="share of searches by strangers that return a match, predicted as "
+            "gallery_size x FMR: no less than the truth, however the comparisons depend on one another"
+        ),
+    ]
+    predicted_fpir_upper95: Annotated[
+        float | None, Field(description="the same from the 95 % upper bound of the FMR")
     ]
     revision: Annotated[int, Field(description="state of the collection that was searched")]
 
@@ -278,7 +287,10 @@ def quality_view(quality: Quality) -> QualityView:
 def probe_view(template: Template) -> ProbeView:
     """Return what was compared of one image."""
     return ProbeView(
-        field=template.field, face=face_view(template.face), quality=quality_view(template.quality)
+        field=template.field,
+        face=face_view(template.face),
+        faces_found=template.faces_found,
+        quality=quality_view(template.quality),
     )
 
 
@@ -345,7 +357,6 @@ def verified(result: Verification, started: float) -> Verified:
 
 def identified(result: Identification, started: float) -> Identified:
     """Return the answer to an identification."""
-    fmr = result.point.fmr
     return Identified(
         match=result.match,
         candidates=[
@@ -361,7 +372,8 @@ def identified(result: Identification, started: float) -> Identified:
         threshold=result.point.threshold,
         metric=result.model.manifest.metric,
         gallery_size=result.gallery_size,
-        predicted_fpir_upper=None if fmr is None else min(1.0, fmr * result.gallery_size),
+        predicted_fpir=_fpir(result.point.fmr, result.gallery_size),
+        predicted_fpir_upper95=_fpir(result.point.fmr_upper95, result.gallery_size),
         operating_point=result.point,
         evidence=evidence_view(result.model),
         model=result.model.model_id,
@@ -370,6 +382,11 @@ def identified(result: Identification, started: float) -> Identified:
         faces=[probe_view(result.template)],
         timings_ms=timings_view(result.timings, started, result.search_ms),
     )
+
+
+def _fpir(fmr: float | None, gallery_size: int) -> float | None:
+    """Return the union bound over a gallery; None where the FMR is not known."""
+    return None if fmr is None else min(1.0, fmr * gallery_size)
 
 
 def embedded(model: Model, template: Template, timings: Timings, started: float) -> Embedded:

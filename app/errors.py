@@ -63,8 +63,8 @@ class MultipleFacesError(ImageError):
 
     def __init__(self, boxes: Sequence[dict[str, float]], *, field: str | None = None) -> None:
         super().__init__(
-            f"the image has {len(boxes)} faces and exactly one is wanted; crop it, or send "
-            "face=largest or face=central",
+            f"the image has {len(boxes)} faces and exactly one is wanted; crop it, or choose with "
+            "face=largest or face=central (--face on the command line)",
             field=field,
         )
         self.boxes = list(boxes)
@@ -104,7 +104,7 @@ class IdentityNotFoundError(NotFoundError):
     kind = "identity"
 
     def __init__(self, name: str, collection: str) -> None:
-        super().__init__(name, f"enrol it in collection {collection!r} first, or name another collection")
+        super().__init__(name, f"GET /identities?collection={collection} lists those enrolled")
 
 
 class CollectionNotFoundError(NotFoundError):
@@ -114,7 +114,7 @@ class CollectionNotFoundError(NotFoundError):
     kind = "collection"
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, "create it with POST /collections, or leave the field out for 'default'")
+        super().__init__(name, "create it with POST /collections; 'default' is made by the first enrolment")
 
 
 class ModelNotFoundError(NotFoundError):
@@ -146,8 +146,8 @@ class IdentityExistsError(VisavisError):
 
     def __init__(self, identity: str, collection: str) -> None:
         super().__init__(
-            f"identity {identity!r} is already enrolled in collection {collection!r}; "
-            "send replace=true to replace its photo"
+            f"identity {identity!r} is in collection {collection!r} already; choose another name, or enrol "
+            "with replace=true (--replace on the command line) to replace its photo"
         )
 
 

@@ -50,6 +50,7 @@ def create_app(settings: Settings, context: Context | None = None) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
@@ -76,8 +77,8 @@ def create_app(settings: Settings, context: Context | None = None) -> FastAPI:
                 routes=app.routes,
                 license_info=app.license_info,
             )
-            secured = not settings.insecure and not settings.loopback
-            app.openapi_schema = add_components(document, secured=secured)
+            keys_required = not settings.insecure and not settings.loopback
+            app.openapi_schema = add_components(document, keys_required=keys_required)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]

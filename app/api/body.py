@@ -42,7 +42,7 @@ async def read_fields(request: Request, model: type[M]) -> M:
     images = _fields_of_type(model, bytes)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data" and images:
-        raw = await _read_form(request, images, _fields_of_type(model, dict))
+        raw = await _read_form(request, model)
         for name in _fields_of_type(model, bool) & raw.keys():
             raw[name] = _from_word(name, raw[name])
     elif media_type == "application/json":
@@ -58,10 +58,10 @@ async def read_fields(request: Request, model: type[M]) -> M:
     try:
         return model.model_validate(raw, strict=media_type == "application/json")
     except ValidationError as error:
-        raise invalid_request(error.errors(include_url=False, include_input=False)) from None
+        raise invalid_request(_explained(error, model)) from None
 
 
-async def _read_form(request: Request, images: set[str], objects: set[str]) -> dict[str, Any]:
+async def _read_form(request: Request, model: type[BaseModel]) -> dict[str, Any]:
     parser = _FormParser(
         request.headers,
         request.stream(),
@@ -77,7 +77,7 @@ async def _read_form(request: Request, images: set[str], objects: set[str]) -> d
         message = getattr(error, "message", None) or "it is malformed"
         _refuse("body", f"the form cannot be read: {message}")
     try:
-        return await _form_values(form, images, objects)
+        return await _form_values(form, model)
     finally:
         await form.close()
 
@@ -109,16 +109,21 @@ class _FormParser(MultiPartParser):
         return form
 
 
-async def _form_values(form: FormData, images: set[str], objects: set[str]) -> dict[str, Any]:
+async def _form_values(form: FormData, model: type[BaseModel]) -> dict[str, Any]:
+    images, objects = _fields_of_type(model, bytes), _fields_of_type(model, dict)
     raw: dict[str, Any] = {}
     for name, value in form.multi_items():
         if name in raw:
             _refuse(name, "given more than once")
         if isinstance(value, UploadFile):
-            if name not in images | objects:
-                _refuse(name or "body", "no file is wanted here")
-            data = await value.read()
-            raw[name] = data if name in images else _parse_json(name, data)
+            if name in images:
+                raw[name] = await value.read()
+            elif name in objects:
+                raw[name] = _parse_json(name, await value.read())
+            elif name in model.model_fields:
+                _refuse(name, "text is wanted here, not a file")
+            else:
+                raw[name] = None  # refused below, together with whatever else is wrong
         elif name in images:
             _refuse(name, f"send a file, as curl does with -F {name}=@photo.jpg")
         else:
@@ -164,12 +169,23 @@ def _from_word(field: str, value: str) -> bool:
 def _from_base64(field: str, value: object) -> bytes:
     if not isinstance(value, str):
         _refuse(field, "a base64 string is wanted")
+    # Tools wrap lines, browsers make data: URIs; what counts is the base64 in them.
+    text = value.partition(";base64,")[2] if value.startswith("data:") else value
     try:
-        return base64.b64decode(value, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise ImageUnreadableError(
-            f"{field} is not base64 (RFC 4648, no line breaks, no 'data:' prefix)", field=field
-        ) from None
+        raise ImageUnreadableError(f"{field} is not base64 (RFC 4648)", field=field) from None
+
+
+def _explained(error: ValidationError, model: type[BaseModel]) -> list[dict[str, Any]]:
+    """Return pydantic's errors, with the fields that a route does take where one is unknown."""
+    explained = []
+    for item in error.errors(include_url=False, include_input=False):
+        message = item["msg"]
+        if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+            message = f"unknown field; this route takes {', '.join(model.model_fields)}"
+        explained.append({"loc": item["loc"], "msg": message})
+    return explained
 
 
 def _fields_of_type(model: type[BaseModel], kind: type) -> set[str]:

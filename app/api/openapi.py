@@ -87,21 +87,18 @@ def json_only(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def add_components(document: dict[str, Any], *, secured: bool) -> dict[str, Any]:
-    """Add the problem schema and, where keys are demanded, the security scheme."""
+def add_components(document: dict[str, Any], *, keys_required: bool) -> dict[str, Any]:
+    """Add the problem schema and the security scheme: demanded, or possible where no key is needed yet."""
     components = document.setdefault("components", {})
     components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
     # FastAPI's own validation error is never answered.
     for unused in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(unused, None)
-    if secured:
-        components["securitySchemes"] = {
-            "key": {"type": "http", "scheme": "bearer", "bearerFormat": "vv_..."}
-        }
-        for path, operations in document["paths"].items():
-            if path not in {"/healthz", "/readyz"}:
-                for operation in operations.values():
-                    operation["security"] = [{"key": []}]
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "bearerFormat": "vv_..."}}
+    for path, operations in document["paths"].items():
+        if path not in {"/healthz", "/readyz"}:
+            for operation in operations.values():
+                operation["security"] = [{"key": []}] if keys_required else [{"key": []}, {}]
     return document
 
 

@@ -22,12 +22,14 @@ class Prepared:
     Attributes:
         pixels: uint8[H, W, C] of the manifest's input size.
         face: The face it was cut from; None for whole-image models.
+        faces_found: How many faces the image has; None likewise.
         quality: Measures of the input and the face.
         size: Width and height of the upright image in pixels.
     """
 
     pixels: NDArray[np.uint8]
     face: Face | None
+    faces_found: int | None
     quality: Quality
     size: tuple[int, int]
 
@@ -41,12 +43,13 @@ def prepare_face(
         NoFaceError: None was found, or its landmarks are degenerate.
         MultipleFacesError: Several were found and the choice is ``only``.
     """
-    face = choose_face(detector.detect(image), choice, image.size, field=field)
+    faces = detector.detect(image)
+    face = choose_face(faces, choice, image.size, field=field)
     try:
         pixels = align_face(image, face.landmarks, (spec.height, spec.width))
     except ValueError as error:
         raise ImageUnreadableError(f"the face found cannot be aligned: {error}", field=field) from error
-    return Prepared(pixels, face, measure_quality(pixels, face), image.size)
+    return Prepared(pixels, face, len(faces), measure_quality(pixels, face), image.size)
 
 
 def prepare_whole(image: Image.Image, how: WholeImage, spec: InputSpec) -> Prepared:
@@ -61,4 +64,4 @@ def prepare_whole(image: Image.Image, how: WholeImage, spec: InputSpec) -> Prepa
     else:
         scaled = ImageOps.fit(toned, size, Image.Resampling.BILINEAR)
     pixels = np.asarray(scaled, np.uint8).reshape(spec.height, spec.width, spec.channels)
-    return Prepared(pixels, None, measure_quality(pixels, None), image.size)
+    return Prepared(pixels, None, None, measure_quality(pixels, None), image.size)

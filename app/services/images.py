@@ -25,7 +25,8 @@ class Template:
         field: Request field of the image.
         embedding: float32[D].
         model_digest: Templates of equal digest may be compared.
-        face: None for whole-image models.
+        face: The face it was made from; None for whole-image models.
+        faces_found: How many faces the image has; None likewise.
         quality: Measures of the encoder's input.
     """
 
@@ -33,6 +34,7 @@ class Template:
     embedding: NDArray[np.float32]
     model_digest: str
     face: Face | None
+    faces_found: int | None
     quality: Quality
 
 
@@ -69,7 +71,9 @@ class Images:
                 prepared.append(outcome)
             embeddings = await self._workers.run(model.images.encode, prepared, timings)
         return [
-            Template(image.field or "image", embedding, model.digest, item.face, item.quality)
+            Template(
+                image.field or "image", embedding, model.digest, item.face, item.faces_found, item.quality
+            )
             for image, embedding, item in zip(images, embeddings, prepared, strict=True)
         ]
 
