@@ -50,16 +50,21 @@ def open_database(settings: Settings) -> Database:
 
 
 @contextmanager
-def opened_database(settings: Settings) -> Iterator[Database]:
+def opened_database(settings: Settings, *, existing: bool = False) -> Iterator[Database]:
     """Open the store, with a current schema, and close it at the end.
 
-    A SQLite store is brought to the current schema; any other must be there already.
+    A SQLite store is brought to the current schema, and made if it is not there, unless ``existing`` says
+    that it must be; any other must be there already.
 
     Raises:
         StartupError: The store cannot be used, or its schema is not current.
     """
     database = open_database(settings)
     try:
+        if existing:
+            database.require_file()
+        else:
+            database.make_file()
         migrate.prepare(database)
         yield database
     finally:
@@ -80,13 +85,13 @@ def load_models(settings: Settings) -> list[Model]:
 
 
 @contextmanager
-def open_context(settings: Settings) -> Iterator[Context]:
-    """Build all services, and close them in order at the end.
+def open_context(settings: Settings, *, existing: bool = False) -> Iterator[Context]:
+    """Build all services over a store (see ``opened_database``), and close them in order at the end.
 
     Raises:
         StartupError: A bundle or the database is not as it must be.
     """
-    with opened_database(settings) as database, closing(_workers(settings)) as workers:
+    with opened_database(settings, existing=existing) as database, closing(_workers(settings)) as workers:
         models = Models(load_models(settings))
         with migrate.explained(database):
             database.write_now(ensure_default_collection, models.default)
@@ -99,7 +104,7 @@ def open_context(settings: Settings) -> Iterator[Context]:
             max_yaw=settings.max_yaw,
         )
         guard = Guard(required=not settings.loopback, disabled=settings.insecure)
-        _announce(settings, models)
+        _announce(settings, database, models)
         yield Context(
             settings=settings,
             database=database,
@@ -114,7 +119,8 @@ def open_context(settings: Settings) -> Iterator[Context]:
         )
 
 
-def _announce(settings: Settings, models: Models) -> None:
+def _announce(settings: Settings, database: Database, models: Models) -> None:
+    logger.info("store %s", database.name)
     for model in models.every():
         logger.info("model %s runs on %s", model.model_id, model.images.provider)
     if settings.insecure:

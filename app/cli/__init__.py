@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from app import __version__
-from app.errors import StartupError, VisavisError
+from app.errors import ImageError, StartupError, VisavisError
 
 _COMMANDS = {
     "serve": ("app.cli.serve", "Start the HTTP service."),
@@ -60,5 +60,7 @@ def main(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed on to clic
         visavis.main(*args, **kwargs)
     except VisavisError as error:
         code = "" if isinstance(error, StartupError) else f"{error.code}: "
+        if isinstance(error, ImageError) and error.field is not None:
+            code += f"{error.field}: "
         click.echo(f"visavis: {code}{error}", err=True)
         sys.exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -90,36 +91,57 @@ def enroll(
 
 
 @click.command()
-@click.argument("image_a", type=click.Path(allow_dash=True))
-@click.argument("image_b", type=click.Path(allow_dash=True))
+@click.argument("image", type=click.Path(allow_dash=True))
+@click.argument("other_image", required=False, type=click.Path(allow_dash=True))
+@click.option("--identity", help="Compare with the photo enrolled for this identity instead of OTHER_IMAGE.")
+@collection_option
 @_model
 @click.option("--max-fmr", type=_rate, help="False match rate that the decision must hold.")
 @_threshold
 @_point
 @face_option("largest")
+@database_option
 @models_dir_option
 @as_json_option
 def verify(
-    image_a: str,
-    image_b: str,
+    image: str,
+    other_image: str | None,
+    identity: str | None,
+    collection: str,
     model: str | None,
+    max_fmr: float | None,
+    threshold: float | None,
+    operating_point: str | None,
     face: FaceChoice,
-    models_dir: Path | None,
     as_json: bool,
-    **criterion: Any,  # noqa: ANN401 - max_fmr, threshold, operating_point
+    **store: Any,  # noqa: ANN401 - database_url and models_dir
 ) -> None:
-    """Decide whether two images show the same subject. Needs no store.
+    """Decide whether two images, or an image and an enrolled identity, show the same subject.
 
-    Exit code 0 for a match, 3 for none.
+    Two images need no store. Exit code 0 for a match, 3 for none.
     """
+    if (other_image is None) == (identity is None):
+        raise click.UsageError("give a second image or --identity NAME")
     started = time.perf_counter()
-    loaded = _open(model, models_dir)
-    pair = [read_image(image_a, "image_a"), read_image(image_b, "image_b")]
-    workers = Workers(0, len(pair))
-    try:
-        result = run(compare_images(Images(workers), loaded, pair, Criterion(**criterion), face))
-    finally:
-        workers.close()
+    criterion = Criterion(max_fmr=max_fmr, threshold=threshold, operating_point=operating_point)
+    if identity is not None:
+        name = identity_name(identity)
+        with open_context(load_settings(**given(**store)), existing=True) as context:
+            result = run(
+                context.verification.compare_with_identity(
+                    read_image(image, "image"),
+                    name,
+                    collection=collection_name(collection),
+                    model=model,
+                    criterion=criterion,
+                    face=face,
+                )
+            )
+    else:
+        loaded = _open(model, store["models_dir"])
+        pair = [read_image(image, "image"), read_image(str(other_image), "other_image")]
+        with closing(Workers(0, len(pair))) as workers:
+            result = run(compare_images(Images(workers), loaded, pair, criterion, face))
     answer = answers.verified(result, started)
     text = (
         f"{'match' if answer.match else 'no match'}: distance {answer.distance:.4f}, "
@@ -170,7 +192,7 @@ def identify(
         )
         return answers.identified(result, started)
 
-    with open_context(load_settings(**given(**store))) as context:
+    with open_context(load_settings(**given(**store)), existing=True) as context:
         answer = run(work(context))
     lines = [
         f"{c.rank}. {c.identity}  distance {c.distance:.4f}  {'match' if c.match else 'no match'}"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
 
+from app.errors import StartupError
 from app.settings import PREFIX, Settings, load_settings
 
 
@@ -75,6 +78,9 @@ def _serve_with_workers(settings: Settings, common: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory(prefix="visavis-metrics-") as folder:
         # Where the workers share their counters; read by prometheus_client when a worker imports it.
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
+        from app.api.observability import configure_logging  # noqa: PLC0415
+
+        configure_logging(settings.log_level)
         uvicorn.run("app.main:app_from_environment", factory=True, workers=settings.workers, **common)
 
 
@@ -89,11 +95,26 @@ def _serve_here(settings: Settings, common: dict[str, Any]) -> None:
     # uvicorn raises the signal again once it has answered what was in flight; leave in order then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with open_context(settings) as context:
-        uvicorn.run(create_app(settings, context), **common)
+        server = uvicorn.Server(uvicorn.Config(create_app(settings, context), **common))
+        with closing(_listen(settings)) as listener:
+            server.run(sockets=[listener])
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise StartupError(
+            f"{settings.host}:{settings.port} cannot be listened on ({error.strerror}); "
+            "choose another with --host and --port"
+        ) from error
 
 
 def _try_start() -> None:
     from app.context import open_context  # noqa: PLC0415
 
-    with open_context(load_settings()):
+    settings = load_settings()
+    _listen(settings).close()
+    with open_context(settings):
         pass

@@ -47,7 +47,7 @@ def identities() -> None:
 @as_json_option
 def list_identities(collection: str, limit: int, as_json: bool, **store: Any) -> None:  # noqa: ANN401
     """List identities in order of enrolment."""
-    with open_context(load_settings(**given(**store))) as context:
+    with open_context(load_settings(**given(**store)), existing=True) as context:
         found = run(context.catalogue.identities(collection_name(collection), after=0, limit=limit))
     views = [answers.identity_view(identity, collection) for identity in found]
     if as_json:
@@ -64,9 +64,29 @@ def list_identities(collection: str, limit: int, as_json: bool, **store: Any) ->
 @models_dir_option
 def show_identity(identity: str, collection: str, **store: Any) -> None:  # noqa: ANN401
     """Show one identity as JSON."""
-    with open_context(load_settings(**given(**store))) as context:
+    with open_context(load_settings(**given(**store)), existing=True) as context:
         found = run(context.catalogue.identity(collection_name(collection), identity_name(identity)))
     print_json(answers.identity_view(found, collection).model_dump(mode="json"))
+
+
+@identities.command("rename")
+@click.argument("identity")
+@click.argument("new_name")
+@collection_option
+@database_option
+@models_dir_option
+def rename_identity(identity: str, new_name: str, collection: str, **store: Any) -> None:  # noqa: ANN401
+    """Give an identity another name."""
+    with open_context(load_settings(**given(**store)), existing=True) as context:
+        run(
+            context.catalogue.change_identity(
+                collection_name(collection),
+                identity_name(identity),
+                new_name=identity_name(new_name, field="new_name"),
+                metadata=None,
+            )
+        )
+    click.echo(f"renamed {identity} to {new_name} in {collection}")
 
 
 @identities.command("delete")
@@ -76,7 +96,7 @@ def show_identity(identity: str, collection: str, **store: Any) -> None:  # noqa
 @models_dir_option
 def delete_identity(identity: str, collection: str, **store: Any) -> None:  # noqa: ANN401
     """Delete an identity and its templates."""
-    with open_context(load_settings(**given(**store))) as context:
+    with open_context(load_settings(**given(**store)), existing=True) as context:
         run(context.catalogue.delete_identity(collection_name(collection), identity_name(identity)))
     click.echo(f"deleted {identity} from {collection}")
 
@@ -92,7 +112,7 @@ def collections() -> None:
 @as_json_option
 def list_collections(as_json: bool, **store: Any) -> None:  # noqa: ANN401
     """List collections in order of creation."""
-    with open_context(load_settings(**given(**store))) as context:
+    with open_context(load_settings(**given(**store)), existing=True) as context:
         found = run(context.catalogue.collections(after=0, limit=100_000))
     views = [answers.collection_view(view) for view in found]
     if as_json:
@@ -102,24 +122,40 @@ def list_collections(as_json: bool, **store: Any) -> None:  # noqa: ANN401
         click.echo(f"{view.name}  model {view.model}, {view.identities} identities, revision {view.revision}")
 
 
+@collections.command("show")
+@click.argument("name")
+@database_option
+@models_dir_option
+def show_collection(name: str, **store: Any) -> None:  # noqa: ANN401
+    """Show one collection as JSON."""
+    with open_context(load_settings(**given(**store)), existing=True) as context:
+        found = run(context.catalogue.collection(collection_name(name)))
+    print_json(answers.collection_view(found).model_dump(mode="json"))
+
+
 @collections.command("create")
 @click.argument("name")
 @click.option("--model", help="Model to bind it to.  [default: the first of VISAVIS_MODELS]")
 @click.option("--min-face-size", type=FiniteRange(0, 1e6), help="Floor at enrolment, pixels.")
-@click.option("--min-sharpness", type=FiniteRange(0, 1e6), help="Floor at enrolment.")
+@click.option("--min-sharpness", type=FiniteRange(0, 1e6), help="Floor of quality.sharpness at enrolment.")
+@click.option("--min-brightness", type=FiniteRange(0, 1), help="Floor of quality.brightness at enrolment.")
+@click.option("--max-brightness", type=FiniteRange(0, 1), help="Ceiling of quality.brightness at enrolment.")
+@click.option("--max-yaw", type=FiniteRange(0, 100), help="Ceiling of |quality.yaw| at enrolment.")
 @database_option
 @models_dir_option
 def create_collection(
     name: str,
     model: str | None,
-    min_face_size: float | None,
-    min_sharpness: float | None,
-    **store: Any,  # noqa: ANN401 - database_url and models_dir
+    database_url: str | None,
+    models_dir: Path | None,
+    **policy: float | None,
 ) -> None:
     """Create a collection, bound to one model for good."""
-    policy = CollectionPolicy(min_face_size=min_face_size, min_sharpness=min_sharpness)
-    with open_context(load_settings(**given(**store))) as context:
-        made = run(context.catalogue.create_collection(collection_name(name), model, policy))
+    settings = load_settings(**given(database_url=database_url, models_dir=models_dir))
+    with open_context(settings) as context:
+        made = run(
+            context.catalogue.create_collection(collection_name(name), model, CollectionPolicy(**policy))
+        )
     click.echo(f"created {name}, model {made.collection.model_id}")
 
 
@@ -130,7 +166,7 @@ def create_collection(
 @models_dir_option
 def delete_collection(name: str, **store: Any) -> None:  # noqa: ANN401
     """Delete a collection with every identity in it."""
-    with open_context(load_settings(**given(**store))) as context:
+    with open_context(load_settings(**given(**store)), existing=True) as context:
         run(context.catalogue.delete_collection(collection_name(name)))
     click.echo(f"deleted {name}")
 
@@ -191,6 +227,7 @@ def create(name: str, role: Role, database_url: str | None) -> None:
     """Make a key and print it; it cannot be shown again."""
     with _migrated(database_url) as database:
         click.echo(create_key(database, name, role))
+        click.echo(f"kept in {database.name}; it cannot be shown again", err=True)
 
 
 @keys.command("list")

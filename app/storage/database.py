@@ -7,9 +7,12 @@ event loop never waits for the database and a transaction never spans an encodin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Engine, create_engine, event, make_url, text
@@ -53,6 +56,8 @@ class Database:
                     "VISAVIS_DATABASE_URL: SQLite in memory is not supported, name a file such as "
                     "sqlite:///visavis.db"
                 )
+            self._file = Path(str(parsed.database)).absolute()
+            self.name = f"sqlite:///{self._file}"
             options = {"connect_args": {"timeout": timeout_s, "check_same_thread": False}}
         else:
             milliseconds = int(timeout_s * 1000)
@@ -106,6 +111,25 @@ class Database:
     async def write(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``write_now`` on a thread of the pool, to its end even if the caller goes away."""
         return await self._on_thread(self.write_now, work, *args, **kwargs)
+
+    def make_file(self) -> None:
+        """Make the file of a SQLite store, readable to its owner only; one that is there stays as it is."""
+        # What stands in the way of making it is told, with its reason, when the store is opened.
+        if self.is_sqlite:
+            with contextlib.suppress(OSError):
+                os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+    def require_file(self) -> None:
+        """Refuse to go on without the file of a SQLite store.
+
+        Raises:
+            StartupError: It is not there.
+        """
+        if self.is_sqlite and not self._file.is_file():
+            raise StartupError(
+                f"there is no store at {self._file}; go to the folder where it is, or name it with "
+                "--database-url or VISAVIS_DATABASE_URL"
+            )
 
     def ping(self) -> None:
         """Ask the database for an answer.
