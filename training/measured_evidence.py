@@ -57,12 +57,19 @@ def subject_images(folder: Path) -> list[tuple[str, Path]]:
 def measure_evidence(
     encoder: ImageEncoder, folder: Path, *, progress: Callable[[int], None] = lambda _: None
 ) -> MeasuredEvidence:
-    """Embed every image under a folder and compare all with all."""
+    """Embed every image under a folder and compare all with all.
+
+    Raises:
+        ValueError: Fewer than two subjects have an image that can be embedded.
+    """
     listed = subject_images(folder)
     embedded = embed_files(encoder, [path for _, path in listed], "central", progress=progress)
-    names = sorted({subject for subject, _ in listed})
-    numbers = {name: index for index, name in enumerate(names)}
-    labels = np.array([numbers[subject] for subject, _ in listed], np.int32)[embedded.ok]
+    # A subject without a single usable image took part in no trial and is not counted.
+    names = np.array([subject for subject, _ in listed])[embedded.ok]
+    subjects, numbers = np.unique(names, return_inverse=True)
+    if subjects.size < 2:
+        raise ValueError(f"only {names.size} images of {subjects.size} subjects in {folder} can be embedded")
+    labels = numbers.astype(np.int32)
     evidence = all_trials(embedded.embeddings[embedded.ok], labels, encoder.encoding.metric)
     return MeasuredEvidence(
         evidence,

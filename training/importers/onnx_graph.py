@@ -101,6 +101,8 @@ def rewrite_prelu(model: ModelProto) -> None:
         slope = constants[node.input[1]].reshape(-1).astype(np.float64)
         steep = slope > 1.0
         if steep.any():
+            if sum(source in other.input for other in model.graph.node) > 1:
+                raise ValueError(f"{source!r} is read by more than its PReLU; its signs cannot be flipped")
             consumers = [other for other in model.graph.node if output in other.input]
             _flip_channels(model, producers[source], consumers, steep)
         linear = np.where(steep, 1.0, slope)
@@ -129,7 +131,8 @@ def _flip_channels(
     """Negate channels between a BatchNormalization and the convolutions that read it."""
     constants = initializers(model)
     sign = np.where(flip, np.float32(-1), np.float32(1))
-    if producer.op_type != "BatchNormalization" or any(n.op_type != "Conv" for n in consumers):
+    convolved = bool(consumers) and all(node.op_type == "Conv" for node in consumers)
+    if producer.op_type != "BatchNormalization" or not convolved:
         raise ValueError(f"cannot flip channels between {producer.name!r} and its consumers")
     for name in producer.input[1:3]:
         set_initializer(model, name, constants[name] * sign)

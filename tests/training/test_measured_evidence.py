@@ -1,0 +1,203 @@
+"""All trials of all images: exact against a double loop, and written as the manifest wants it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from app.encoding.model import Model, open_model
+from app.matching.distances import Metric, distance
+from app.matching.evidence import Evidence, read_evidence
+from tests.support.bundles import angle_evidence
+from tests.support.images import angle_png
+from training import measured_evidence
+from training.measured_evidence import (
+    MeasuredEvidence,
+    all_trials,
+    evidence_summary,
+    measure_evidence,
+    operating_points,
+    subject_images,
+    write_evidence,
+)
+
+Trials = list[tuple[float, int, int]]
+
+
+def double_loop(
+    embeddings: NDArray[np.float32], labels: NDArray[np.int32], metric: Metric
+) -> tuple[list[tuple[float, int]], Trials]:
+    """Return the mated trials (distance, subject) and the non-mated ones (distance, subjects), sorted."""
+    mated, nonmated = [], []
+    for row in range(len(labels)):
+        for other in range(row + 1, len(labels)):
+            measured = distance(embeddings[row], embeddings[other], metric)
+            if labels[row] == labels[other]:
+                mated.append((measured, int(labels[row])))
+            else:
+                nonmated.append((measured, int(labels[row]), int(labels[other])))
+    return sorted(mated), sorted(nonmated)
+
+
+def kept_trials(evidence: Evidence) -> Trials:
+    subjects = evidence.nonmated_subjects.tolist()
+    return [(d, i, j) for d, (i, j) in zip(evidence.nonmated_distance.tolist(), subjects, strict=True)]
+
+
+def check_against_the_double_loop(
+    embeddings: NDArray[np.float32], labels: NDArray[np.int32], metric: Metric, share: float
+) -> None:
+    mated, nonmated = double_loop(embeddings, labels, metric)
+    evidence = all_trials(embeddings, labels, metric)
+    assert (
+        sorted(zip(evidence.mated_distance.tolist(), evidence.mated_subject.tolist(), strict=True)) == mated
+    )
+    assert evidence.nonmated_total == len(nonmated)
+    assert evidence.subjects == len(set(labels.tolist()))
+    keep = max(1, int(len(nonmated) * share))
+    found = kept_trials(evidence)
+    assert [d for d, *_ in found] == [d for d, *_ in nonmated[:keep]]
+    # Where distances tie at the end any of them may be kept, but only trials that were run, each once.
+    left = list(nonmated)
+    for trial in found:
+        left.remove(trial)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "l1"])
+def test_trials_are_those_of_a_double_loop(metric: Metric) -> None:
+    rng = np.random.default_rng(6)
+    labels = np.sort(rng.integers(0, 12, 150)).astype(np.int32)
+    embeddings = rng.standard_normal((150, 8)).astype(np.float32)
+    check_against_the_double_loop(embeddings, labels, metric, measured_evidence.TAIL_SHARE)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_tail_is_exact_whatever_share_is_kept(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    monkeypatch.setattr(measured_evidence, "TAIL_SHARE", share)
+    rng = np.random.default_rng(7)
+    labels = rng.permutation(np.repeat(np.arange(6, dtype=np.int32), 10))
+    check_against_the_double_loop(rng.standard_normal((60, 4)).astype(np.float32), labels, "euclidean", share)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=8, max_size=40))
+def test_ties_are_kept_as_trials_that_were_run(points: list[tuple[int, int]]) -> None:
+    # Six places on a line, so that many distances are equal; the first four images are of all subjects.
+    labels = np.array([0, 1, 2, 3] + [subject for subject, _ in points], np.int32)
+    places = np.array([0, 1, 2, 3] + [place for _, place in points], np.float32)[:, None]
+    check_against_the_double_loop(places, labels, "l1", measured_evidence.TAIL_SHARE)
+
+
+def test_every_pair_of_subjects_is_told_apart() -> None:
+    embeddings = np.array([[0.0], [1.0], [10.0], [12.0]], np.float32)
+    evidence = all_trials(embeddings, np.array([0, 0, 1, 2], np.int32), "l1")
+    assert evidence.mated_distance.tolist() == [1.0]
+    assert evidence.mated_subject.tolist() == [0]
+    assert evidence.nonmated_total == 5
+    assert evidence.subjects == 3
+    assert kept_trials(evidence) == [(2.0, 1, 2)]  # 1.2 % of five is one: the closest
+
+
+@pytest.fixture(scope="module")
+def angles(angle_models: Path) -> Model:
+    """The small model that places an image at a chosen angle."""
+    return open_model(angle_models / "angles", provider="cpu")
+
+
+def photos(folder: Path, degrees: dict[str, list[float | None]]) -> Path:
+    """Write ``<subject>/<number>.png``; None makes a file that is no image."""
+    for subject, angles_of_subject in degrees.items():
+        (folder / subject).mkdir(parents=True)
+        for number, angle in enumerate(angles_of_subject):
+            data = b"not an image" if angle is None else angle_png(angle)
+            (folder / subject / f"{number}.png").write_bytes(data)
+    return folder
+
+
+def test_evidence_is_measured_through_the_models_own_preprocessing(angles: Model, tmp_path: Path) -> None:
+    folder = photos(tmp_path / "people", {"ada": [0, 10], "bob": [80], "cy": [90, None]})
+    steps: list[int] = []
+    measured = measure_evidence(angles.images, folder, progress=steps.append)
+    assert measured.source == "all pairs of 4 images in people"
+    assert (measured.images, measured.failures_to_acquire) == (5, 1)
+    assert steps == [1] * 5
+    evidence = measured.evidence
+    assert (evidence.subjects, evidence.mated_total, evidence.nonmated_total) == (3, 1, 5)
+    assert evidence.mated_distance[0] == pytest.approx(2 * math.sin(math.radians(5)), abs=0.01)
+    assert evidence.nonmated_distance[0] == pytest.approx(2 * math.sin(math.radians(5)), abs=0.01)
+    assert evidence.nonmated_subjects.tolist() == [[1, 2]]
+
+
+def test_subject_without_a_usable_image_is_not_counted(angles: Model, tmp_path: Path) -> None:
+    folder = photos(tmp_path, {"ada": [0], "bob": [None], "cy": [90]})
+    measured = measure_evidence(angles.images, folder)
+    assert measured.evidence.subjects == 2
+    assert measured.evidence.nonmated_subjects.tolist() == [[0, 1]]
+    assert (measured.images, measured.failures_to_acquire) == (3, 1)
+
+
+@pytest.mark.parametrize("bob", [[None], [None, None]])
+def test_one_usable_subject_is_not_enough(angles: Model, tmp_path: Path, bob: list[float | None]) -> None:
+    folder = photos(tmp_path, {"ada": [0, 10], "bob": bob})
+    with pytest.raises(ValueError, match="only 2 images of 1 subjects"):
+        measure_evidence(angles.images, folder)
+
+
+def test_no_usable_image_is_an_error(angles: Model, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="only 0 images of 0 subjects"):
+        measure_evidence(angles.images, photos(tmp_path, {"ada": [None], "bob": [None]}))
+
+
+def test_images_are_listed_by_subject_in_order(tmp_path: Path) -> None:
+    folder = photos(tmp_path, {"bob": [0, 1], "ada": [2]})
+    (folder / "ada" / "b.JPG").write_bytes(b"")
+    (folder / "ada" / "notes.txt").write_bytes(b"")
+    (folder / "loose.png").write_bytes(b"")
+    assert [(subject, path.name) for subject, path in subject_images(folder)] == [
+        ("ada", "0.png"),
+        ("ada", "b.JPG"),
+        ("bob", "0.png"),
+        ("bob", "1.png"),
+    ]
+
+
+@pytest.mark.parametrize("people", [{}, {"ada": [0, 1]}])
+def test_folder_with_fewer_than_two_subjects_is_refused(
+    tmp_path: Path, people: dict[str, list[float | None]]
+) -> None:
+    with pytest.raises(ValueError, match="two subjects"):
+        subject_images(photos(tmp_path, people))
+
+
+def test_written_evidence_is_read_back_and_summed_up(tmp_path: Path) -> None:
+    evidence = angle_evidence()
+    write_evidence(tmp_path / "evidence.npz", MeasuredEvidence(evidence, "made up", 230, 30))
+    found = read_evidence(tmp_path / "evidence.npz")
+    assert np.array_equal(found.nonmated_distance, evidence.nonmated_distance)
+    assert np.array_equal(found.nonmated_subjects, evidence.nonmated_subjects)
+    assert np.array_equal(found.mated_distance, evidence.mated_distance)
+    assert np.array_equal(found.mated_subject, evidence.mated_subject)
+    assert (found.nonmated_total, found.subjects) == (4950, 100)
+    summary = evidence_summary(tmp_path / "evidence.npz")
+    assert (summary.file, summary.source) == ("evidence.npz", "made up")
+    assert (summary.subjects, summary.images, summary.failures_to_acquire) == (100, 230, 30)
+    assert (summary.mated, summary.nonmated) == (200, 4950)
+
+
+def test_points_are_those_the_evidence_supports_laxest_first() -> None:
+    evidence = angle_evidence(100)  # 3 / 4,950 supports 1e-3, not 1e-4
+    points = operating_points(evidence)
+    assert [(point.name, point.max_fmr) for point in points] == [("fmr-1e-2", 1e-2), ("fmr-1e-3", 1e-3)]
+    assert [point.threshold for point in points] == [evidence.threshold_for(rate) for rate in (1e-2, 1e-3)]
+    assert all(point.fmr is not None and point.fmr <= (point.max_fmr or 0.0) for point in points)
+
+
+def test_points_of_too_few_subjects_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"supports no rate below 0\.0667: measure more subjects"):
+        operating_points(angle_evidence(10))
