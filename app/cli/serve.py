@@ -105,8 +105,9 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
+        reason = str(error.strerror).partition(" (while ")[0]  # create_server repeats the address there
         raise StartupError(
-            f"{settings.host}:{settings.port} cannot be listened on ({error.strerror}); "
+            f"{settings.host}:{settings.port} cannot be listened on ({reason}); "
             "choose another with --host and --port"
         ) from error
 

@@ -266,6 +266,7 @@ def upgrade(database_url: str | None) -> None:
     """Apply every migration that is missing."""
     database = open_database(load_settings(**given(database_url=database_url)))
     try:
+        database.make_file()
         before, head = migrate.current_and_head(database)
         migrate.upgrade(database)
     finally:

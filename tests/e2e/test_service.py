@@ -6,6 +6,7 @@ import json
 import os
 import random
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -342,3 +343,29 @@ def test_start_that_cannot_work_ends_with_one_line_and_no_traceback(
     text = server.log_file.read_text()
     assert why in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_taken_port_ends_the_start_with_its_reason(tmp_path: Path, angle_models: Path, workers: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = start(tmp_path, angle_models, "angles", port=port, workers=workers)
+        assert server.process.wait(30) == 1
+    text = server.log_file.read_text()
+    assert f"visavis: 127.0.0.1:{port} cannot be listened on (Address already in use); " in text
+    assert "Traceback" not in text
+
+
+def test_log_at_start_names_the_store(server: Server) -> None:
+    assert f"store sqlite:///{server.log_file.with_name('visavis.db')}" in [
+        line["message"] for line in server.log()
+    ]
+
+
+def test_files_of_a_running_store_are_readable_to_their_owner_only(server: Server) -> None:
+    files = server.log_file.parent.glob("visavis.db*")
+    assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in files} == {
+        "visavis.db": 0o600,
+        "visavis.db-shm": 0o600,
+        "visavis.db-wal": 0o600,
+    }

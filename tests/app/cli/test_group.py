@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +53,20 @@ def test_refusal_ends_with_code_and_reason_on_standard_error_and_exit_code_1() -
     result = visavis("verify", "absent.png", "at0.png")
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr == "visavis: image_unreadable: absent.png: No such file or directory\n"
+    assert result.stderr == "visavis: image_unreadable: image: absent.png: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "field"),
+    [
+        (("verify", "bad.png", "at0.png"), "image"),
+        (("verify", "at0.png", "bad.png"), "other_image"),
+        (("enroll", "ada", "bad.png"), "image"),
+    ],
+)
+def test_refusal_of_an_image_names_its_argument(folder: Path, command: tuple[str, ...], field: str) -> None:
+    (folder / "bad.png").write_bytes(b"no image")
+    assert visavis(*command).stderr.startswith(f"visavis: image_unreadable: {field}: the bytes are no image")
 
 
 def test_misspelt_setting_is_refused_with_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:

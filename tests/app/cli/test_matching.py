@@ -103,12 +103,81 @@ def test_verify_names_the_models_there_are() -> None:
     assert "holds: angles, other" in result.stderr
 
 
+@pytest.mark.parametrize("arguments", [["at0.png"], ["at0.png", "at10.png", "--identity", "ada"]])
+def test_verify_wants_either_a_second_image_or_an_identity(arguments: list[str]) -> None:
+    result = visavis("verify", *arguments)
+    assert result.exit_code == 2
+    assert "give a second image or --identity NAME" in result.stderr
+
+
 @pytest.mark.model
 def test_verify_knows_a_face_again(folder: Path) -> None:
     (folder / "a.png").write_bytes(encoded(astronaut()))
     (folder / "b.jpg").write_bytes(encoded(astronaut().resize((300, 300)), "JPEG", quality=80))
     result = visavis("verify", "a.png", "b.jpg", "--model", "faces", "--models-dir", MODELS)
     assert result.exit_code == 0, result.output
+
+
+# verify --identity
+
+
+def test_verify_against_an_identity_ends_with_0_for_a_match() -> None:
+    visavis("enroll", "ada", "at0.png")
+    result = visavis("verify", "at10.png", "--identity", "ada")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("match: distance 0.17")
+
+
+def test_verify_against_an_identity_ends_with_3_for_no_match() -> None:
+    visavis("enroll", "ada", "at0.png")
+    result = visavis("verify", "at90.png", "--identity", "ada")
+    assert result.exit_code == 3
+    assert result.stdout.startswith("no match: distance 1.4142")
+
+
+def test_verify_against_an_identity_counts_only_the_image_given_as_a_face() -> None:
+    visavis("enroll", "ada", "at0.png")
+    answer = visavis_json("verify", "at0.png", "--identity", "ada")
+    assert (answer["match"], answer["model"], len(answer["faces"])) == (True, "angles", 1)
+
+
+def test_verify_against_an_identity_measures_by_the_model_of_its_collection() -> None:
+    visavis("collections", "create", "staff", "--model", "other")
+    visavis("enroll", "ada", "at0.png", "--collection", "staff")
+    answer = visavis_json("verify", "at0.png", "--identity", "ada", "--collection", "staff")
+    assert (answer["model"], answer["metric"]) == ("other", "cosine")
+
+
+def test_verify_against_an_identity_refuses_another_model_than_its_collections() -> None:
+    visavis("enroll", "ada", "at0.png")
+    result = visavis("verify", "at0.png", "--identity", "ada", "--model", "other")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("visavis: model_mismatch: ")
+
+
+def test_verify_against_an_identity_looks_in_the_collection_named() -> None:
+    visavis("enroll", "ada", "at0.png")
+    visavis("collections", "create", "staff")
+    result = visavis("verify", "at0.png", "--identity", "ada", "--collection", "staff")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("visavis: identity_not_found: there is no identity 'ada'")
+
+
+def test_verify_against_an_identity_finds_it_by_either_spelling() -> None:
+    visavis("enroll", "Zoe\u0301", "at0.png")
+    assert visavis("verify", "at0.png", "--identity", "Zo\u00e9").exit_code == 0
+
+
+@pytest.mark.parametrize(("threshold", "exit_code"), [(0.17, 3), (0.18, 0)])
+def test_verify_against_an_identity_at_a_threshold(threshold: float, exit_code: int) -> None:
+    visavis("enroll", "ada", "at0.png")
+    result = visavis("verify", "at10.png", "--identity", "ada", "--threshold", threshold)
+    assert result.exit_code == exit_code
+
+
+def test_verify_against_an_identity_reads_standard_input() -> None:
+    visavis("enroll", "ada", "at0.png")
+    assert visavis("verify", "-", "--identity", "ada", stdin=angle_png(0)).exit_code == 0
 
 
 # enroll and identify
@@ -133,7 +202,7 @@ def test_identify_ends_with_3_when_nobody_matches() -> None:
 
 
 def test_identify_ends_with_3_when_nobody_is_enrolled() -> None:
-    visavis("collections", "list")
+    visavis("db", "upgrade")
     result = visavis("identify", "at0.png")
     assert result.exit_code == 3
     assert result.stdout.startswith("0 enrolled, threshold ")
@@ -163,7 +232,8 @@ def test_enrolling_twice_is_refused_unless_asked_to_replace() -> None:
     visavis("enroll", "ada", "at0.png")
     again = visavis("enroll", "ada", "at90.png")
     assert again.exit_code == 1
-    assert again.stderr.startswith("visavis: identity_exists: identity 'ada' is already enrolled")
+    assert again.stderr.startswith("visavis: identity_exists: identity 'ada' is in collection 'default'")
+    assert "--replace" in again.stderr
     assert visavis("enroll", "ada", "at90.png", "--replace").stdout.startswith("replaced ada")
     assert visavis("identify", "at90.png").stdout.startswith("1. ada  distance 0.0000")
 
@@ -192,6 +262,7 @@ def test_metadata_other_than_a_json_object_is_refused(text: str) -> None:
 
 
 def test_unknown_collection_is_refused() -> None:
+    visavis("db", "upgrade")
     result = visavis("identify", "at0.png", "--collection", "absent")
     assert result.exit_code == 1
     assert result.stderr.startswith("visavis: collection_not_found: there is no collection 'absent'")

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sqlite3
+import stat
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,55 @@ import pytest
 from tests.support.cli import visavis, visavis_json
 
 KEY = r"vv_[0-9a-f]{12}_[A-Za-z0-9_-]{43}"
+
+
+# the store
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("identities", "list"),
+        ("identities", "show", "ada"),
+        ("identities", "rename", "ada", "bob"),
+        ("identities", "delete", "ada"),
+        ("collections", "list"),
+        ("collections", "show", "default"),
+        ("collections", "delete", "staff", "--yes"),
+        ("identify", "at0.png"),
+        ("verify", "at0.png", "--identity", "ada"),
+    ],
+    ids=" ".join,
+)
+def test_command_that_has_nothing_to_add_refuses_a_missing_store_and_makes_none(
+    folder: Path, command: tuple[str, ...]
+) -> None:
+    result = visavis(*command)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"visavis: there is no store at {folder / 'visavis.db'}; ")
+    assert not (folder / "visavis.db").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("enroll", "ada", "at0.png"),
+        ("collections", "create", "staff"),
+        ("keys", "create", "door"),
+        ("db", "upgrade"),
+    ],
+    ids=" ".join,
+)
+def test_new_store_is_readable_to_its_owner_only(folder: Path, command: tuple[str, ...]) -> None:
+    assert visavis(*command).exit_code == 0
+    assert stat.S_IMODE((folder / "visavis.db").stat().st_mode) == 0o600
+
+
+def test_store_that_is_there_keeps_its_mode(folder: Path) -> None:
+    visavis("db", "upgrade")
+    (folder / "visavis.db").chmod(0o640)
+    visavis("enroll", "ada", "at0.png")
+    assert stat.S_IMODE((folder / "visavis.db").stat().st_mode) == 0o640
 
 
 # identities
@@ -48,11 +98,55 @@ def test_deleted_identity_is_neither_listed_nor_found() -> None:
     assert visavis("identify", "at0.png").exit_code == 3
 
 
-@pytest.mark.parametrize("command", ["show", "delete"])
-def test_unknown_identity_is_refused(command: str) -> None:
-    result = visavis("identities", command, "nobody")
+@pytest.mark.parametrize("command", [("show", "nobody"), ("rename", "nobody", "ada"), ("delete", "nobody")])
+def test_unknown_identity_is_refused(command: tuple[str, ...]) -> None:
+    visavis("db", "upgrade")
+    result = visavis("identities", *command)
     assert result.exit_code == 1
     assert result.stderr.startswith("visavis: identity_not_found: there is no identity 'nobody'")
+
+
+def test_renamed_identity_is_found_by_its_new_name() -> None:
+    visavis("enroll", "ada", "at0.png")
+    renamed = visavis("identities", "rename", "ada", "countess")
+    assert (renamed.exit_code, renamed.stdout) == (0, "renamed ada to countess in default\n")
+    assert visavis("identify", "at0.png").stdout.startswith("1. countess  distance 0.0000")
+
+
+def test_renamed_identity_is_gone_by_its_old_name() -> None:
+    visavis("enroll", "ada", "at0.png")
+    visavis("identities", "rename", "ada", "countess")
+    assert [entry["identity"] for entry in visavis_json("identities", "list")] == ["countess"]
+
+
+def test_renamed_identity_keeps_its_metadata() -> None:
+    visavis("enroll", "ada", "at0.png", "--metadata", '{"team": "analysis"}')
+    visavis("identities", "rename", "ada", "countess")
+    shown = json.loads(visavis("identities", "show", "countess").stdout)
+    assert (shown["metadata"], shown["references"]) == ({"team": "analysis"}, 1)
+
+
+def test_identity_is_renamed_in_the_collection_named() -> None:
+    visavis("collections", "create", "staff")
+    visavis("enroll", "ada", "at0.png")
+    visavis("enroll", "ada", "at0.png", "--collection", "staff")
+    visavis("identities", "rename", "ada", "countess", "--collection", "staff")
+    assert [entry["identity"] for entry in visavis_json("identities", "list")] == ["ada"]
+
+
+def test_identity_cannot_take_the_name_of_another() -> None:
+    visavis("enroll", "ada", "at0.png")
+    visavis("enroll", "bob", "at90.png")
+    result = visavis("identities", "rename", "ada", "bob")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("visavis: identity_exists: identity 'bob' ")
+
+
+def test_new_name_that_is_none_is_refused_as_the_new_name() -> None:
+    visavis("enroll", "ada", "at0.png")
+    result = visavis("identities", "rename", "ada", " ada")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("visavis: invalid_request: new_name: ")
 
 
 def test_either_spelling_of_a_name_is_the_same_identity() -> None:
@@ -98,11 +192,43 @@ def test_collection_with_a_floor_refuses_what_is_below_it() -> None:
     assert result.stderr.startswith("visavis: quality_too_low: ")
 
 
+def test_collection_is_shown_as_json() -> None:
+    visavis("collections", "create", "staff", "--model", "other")
+    visavis("enroll", "ada", "at0.png", "--collection", "staff")
+    shown = json.loads(visavis("collections", "show", "staff").stdout)
+    assert (shown["name"], shown["model"], shown["identities"], shown["revision"]) == ("staff", "other", 1, 1)
+
+
+@pytest.mark.parametrize("command", [("show", "staff"), ("delete", "staff", "--yes")])
+def test_collection_that_is_not_there_is_refused(command: tuple[str, ...]) -> None:
+    visavis("db", "upgrade")
+    result = visavis("collections", *command)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("visavis: collection_not_found: there is no collection 'staff'")
+
+
+POLICY = {
+    "--min-face-size": "min_face_size",
+    "--min-sharpness": "min_sharpness",
+    "--min-brightness": "min_brightness",
+    "--max-brightness": "max_brightness",
+    "--max-yaw": "max_yaw",
+}
+
+
+@pytest.mark.parametrize("option", POLICY)
+def test_collection_keeps_the_policy_it_is_created_with(option: str) -> None:
+    visavis("collections", "create", "staff", option, "0.5")
+    policy = json.loads(visavis("collections", "show", "staff").stdout)["policy"]
+    assert policy == dict.fromkeys(POLICY.values()) | {POLICY[option]: 0.5}
+
+
+@pytest.mark.parametrize("option", POLICY)
 @pytest.mark.parametrize("number", ["-1", "nan", "inf", "1e9"])
-def test_floor_that_is_none_is_wrong_usage(number: str) -> None:
-    result = visavis("collections", "create", "staff", "--min-face-size", number)
+def test_floor_that_is_none_is_wrong_usage(option: str, number: str) -> None:
+    result = visavis("collections", "create", "staff", option, number)
     assert result.exit_code == 2
-    assert "Invalid value for '--min-face-size'" in result.stderr
+    assert f"Invalid value for '{option}'" in result.stderr
 
 
 # models
@@ -165,6 +291,12 @@ def test_key_is_printed_once_and_listed_without_its_secret() -> None:
     (entry,) = visavis_json("keys", "list")
     assert set(entry) == {"id", "name", "role", "created_at", "revoked_at"}
     assert key.split("_", 2)[2] not in json.dumps(entry)
+
+
+def test_created_key_alone_is_on_standard_output_and_where_it_is_kept_on_standard_error(folder: Path) -> None:
+    made = visavis("keys", "create", "door")
+    assert re.fullmatch(KEY + r"\n", made.stdout)
+    assert made.stderr == f"kept in sqlite:///{folder / 'visavis.db'}; it cannot be shown again\n"
 
 
 def test_revoked_key_is_listed_as_revoked() -> None:
