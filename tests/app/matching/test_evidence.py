@@ -227,11 +227,16 @@ def arrays_of(trials: Evidence) -> dict[str, Any]:
     return {
         "mated_distance": trials.mated_distance,
         "mated_subject": trials.mated_subject,
+        "mated_total": trials.mated_total,
         "nonmated_distance": trials.nonmated_distance,
         "nonmated_subjects": trials.nonmated_subjects,
         "nonmated_total": trials.nonmated_total,
         "subjects": trials.subjects,
     }
+
+
+def evidence_of(arrays: dict[str, Any]) -> Evidence:
+    return Evidence(**{name: value for name, value in arrays.items() if name != "mated_total"})
 
 
 def test_file_gives_back_the_trials(tmp_path: Path) -> None:
@@ -247,6 +252,12 @@ def test_file_without_an_array_is_refused(tmp_path: Path, name: str) -> None:
     left = {key: value for key, value in arrays_of(TEN).items() if key != name}
     np.savez(tmp_path / "evidence.npz", **left)
     with pytest.raises(ValueError, match=f"lacks the array .*{name}"):
+        read_evidence(tmp_path / "evidence.npz")
+
+
+def test_file_whose_count_of_mated_trials_is_wrong_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "evidence.npz", **{**arrays_of(TEN), "mated_total": 5})
+    with pytest.raises(ValueError, match="mated_total differs"):
         read_evidence(tmp_path / "evidence.npz")
 
 
@@ -273,4 +284,4 @@ def test_file_without_an_array_is_refused(tmp_path: Path, name: str) -> None:
 )
 def test_trials_that_contradict_themselves_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Evidence(**{**arrays_of(TEN), **change})
+        evidence_of({**arrays_of(TEN), **change})
