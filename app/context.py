@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from app.encoding.intake import IntakeLimits
 from app.encoding.model import Model, open_model
+from app.encoding.pixel_gate import PixelGate
 from app.encoding.quality import QualityFloor
 from app.encoding.workers import Workers
 from app.services.access import Access, Guard
@@ -78,8 +79,9 @@ def load_models(settings: Settings) -> list[Model]:
         StartupError: A bundle is missing, altered or cannot run on the provider.
     """
     limits = IntakeLimits(settings.max_image_bytes, settings.max_image_pixels, settings.decode_timeout_s)
+    gate = PixelGate(settings.max_pixels_at_once)
     return [
-        open_model(settings.models_dir / name, provider=settings.provider, limits=limits)
+        open_model(settings.models_dir / name, provider=settings.provider, limits=limits, gate=gate)
         for name in settings.models
     ]
 
@@ -91,7 +93,11 @@ def open_context(settings: Settings, *, existing: bool = False) -> Iterator[Cont
     Raises:
         StartupError: A bundle or the database is not as it must be.
     """
-    with opened_database(settings, existing=existing) as database, closing(_workers(settings)) as workers:
+    with (
+        opened_database(settings, existing=existing) as database,
+        closing(_workers(settings)) as workers,
+        closing(Galleries(database, workers.threads)) as galleries,
+    ):
         models = Models(load_models(settings))
         with migrate.explained(database):
             database.write_now(ensure_default_collection, models.default)
@@ -115,7 +121,7 @@ def open_context(settings: Settings, *, existing: bool = False) -> Iterator[Cont
             catalogue=Catalogue(database, models),
             enrolment=Enrolment(database, models, images, floor),
             verification=VerificationService(database, models, images),
-            identification=IdentificationService(database, models, images, Galleries(database), workers),
+            identification=IdentificationService(database, models, images, galleries),
         )
 
 

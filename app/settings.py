@@ -57,6 +57,11 @@ class Settings(BaseSettings):
     insecure: bool = Field(False, description="serve without API keys on an address other than loopback")
     max_image_bytes: int = Field(20 * 2**20, ge=1, le=2**30, description="bytes of one image as sent")
     max_image_pixels: int = Field(64_000_000, ge=1, le=2**30, description="width x height of one image")
+    max_pixels_at_once: int = Field(
+        128_000_000,
+        ge=1,
+        description="pixels of all images decoded at one time, about 15 bytes each; more wait",
+    )
     decode_timeout_s: float = Field(5.0, gt=0, le=600, description="seconds to decode one image")
     upload_timeout_s: float = Field(30.0, gt=0, le=3600, description="seconds for a request body to arrive")
     upload_memory_bytes: int = Field(
@@ -91,6 +96,8 @@ class Settings(BaseSettings):
             raise ValueError("models: a bundle is named twice")
         if self.min_brightness >= self.max_brightness:
             raise ValueError("min_brightness must be below max_brightness")
+        if self.max_pixels_at_once < self.max_image_pixels:
+            raise ValueError("max_pixels_at_once must hold at least one image of max_image_pixels")
         if self.upload_memory_bytes < self.max_body_bytes:
             raise ValueError(
                 "upload_memory_bytes must hold at least one request of two images "

@@ -13,18 +13,27 @@ import json
 from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.api.error_table import invalid_request
-from app.errors import ImageUnreadableError, InvalidRequestError, UnsupportedMediaTypeError
+from app.errors import (
+    ImageUnreadableError,
+    InvalidRequestError,
+    UnsupportedMediaTypeError,
+)
 
 M = TypeVar("M", bound=BaseModel)
 
 MAX_TEXT_FIELD = 64 * 1024
 """Bytes of one text field of a form."""
 MAX_FIELDS = 32
+MAX_JSON_PARTS = 20_000
+"""Commas and opening brackets of one JSON body."""
+MAX_PROBLEMS = 20
+"""Problems listed in one answer."""
 
 
 async def read_fields(request: Request, model: type[M]) -> M:
@@ -46,10 +55,7 @@ async def read_fields(request: Request, model: type[M]) -> M:
         for name in _fields_of_type(model, bool) & raw.keys():
             raw[name] = _from_word(name, raw[name])
     elif media_type == "application/json":
-        raw = await _read_json(request)
-        for name in images & raw.keys():
-            if raw[name] is not None:
-                raw[name] = _from_base64(name, raw[name])
+        raw = await _read_json(request, images)
     else:
         wanted = "multipart/form-data or application/json" if images else "application/json"
         raise UnsupportedMediaTypeError(
@@ -119,6 +125,8 @@ async def _form_values(form: FormData, model: type[BaseModel]) -> dict[str, Any]
             if name in images:
                 raw[name] = await value.read()
             elif name in objects:
+                if (value.size or 0) > MAX_TEXT_FIELD:
+                    _refuse(name, f"at most {MAX_TEXT_FIELD} bytes are read")
                 raw[name] = _parse_json(name, await value.read())
             elif name in model.model_fields:
                 _refuse(name, "text is wanted here, not a file")
@@ -131,10 +139,25 @@ async def _form_values(form: FormData, model: type[BaseModel]) -> dict[str, Any]
     return raw
 
 
-async def _read_json(request: Request) -> dict[str, Any]:
-    raw = _parse_json("body", await request.body())
+async def _read_json(request: Request, images: set[str]) -> dict[str, Any]:
+    body = await request.body()
+    if len(body) > MAX_TEXT_FIELD and not images:
+        _refuse("body", f"{len(body)} bytes; at most {MAX_TEXT_FIELD} are read here")
+    # Off the event loop, because base64 of large photos takes a while.
+    return await run_in_threadpool(_json_fields, body, images)
+
+
+def _json_fields(body: bytes, images: set[str]) -> dict[str, Any]:
+    # Base64 has none of these characters and metadata is small, so more of them is no request of ours;
+    # parsed, a body of the largest size would become gigabytes of little objects.
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_JSON_PARTS:
+        _refuse("body", f"more than {MAX_JSON_PARTS} values")
+    raw = _parse_json("body", body)
     if not isinstance(raw, dict):
         _refuse("body", "a JSON object is wanted")
+    for name in images & raw.keys():
+        if raw[name] is not None:
+            raw[name] = _from_base64(name, raw[name])
     return raw
 
 
@@ -180,7 +203,7 @@ def _from_base64(field: str, value: object) -> bytes:
 def _explained(error: ValidationError, model: type[BaseModel]) -> list[dict[str, Any]]:
     """Return pydantic's errors, with the fields that a route does take where one is unknown."""
     explained = []
-    for item in error.errors(include_url=False, include_input=False):
+    for item in error.errors(include_url=False, include_input=False)[:MAX_PROBLEMS]:
         message = item["msg"]
         if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
             message = f"unknown field; this route takes {', '.join(model.model_fields)}"

@@ -10,7 +10,7 @@ from fastapi import Depends, Path, Query, Request
 
 from app.api.schemas import IdentityName
 from app.context import Context
-from app.errors import ForbiddenError, InvalidRequestError
+from app.errors import ForbiddenError, InvalidRequestError, UnauthorizedError
 from app.services.names import COLLECTION_PATTERN
 
 
@@ -21,23 +21,28 @@ def get_context(request: Request) -> Context:
 
 
 _THIS_MACHINE = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
+_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
 ContextDep = Annotated[Context, Depends(get_context)]
 
 
 async def may_read(request: Request, context: ContextDep) -> None:
     """Let any valid key pass."""
-    refuse_other_sites(request, loopback=context.settings.loopback)
-    await context.access.authorise(_bearer(request), changes=False)
+    await _authorise(request, context, changes=False)
 
 
 async def may_change(request: Request, context: ContextDep) -> None:
     """Let keys of role ``full`` pass."""
-    refuse_other_sites(request, loopback=context.settings.loopback)
-    await context.access.authorise(_bearer(request), changes=True)
+    await _authorise(request, context, changes=True)
 
 
-def refuse_other_sites(request: Request, *, loopback: bool) -> None:
+async def _authorise(request: Request, context: Context, *, changes: bool) -> None:
+    settings = context.settings
+    refuse_other_sites(request, loopback=settings.loopback, insecure=settings.insecure)
+    await context.access.authorise(_bearer(request), changes=changes)
+
+
+def refuse_other_sites(request: Request, *, loopback: bool, insecure: bool) -> None:
     """Refuse what a web page of another site makes a browser send.
 
     Without a key, being on this machine is all the right there is, and so is every page in its browser: it
@@ -45,16 +50,25 @@ def refuse_other_sites(request: Request, *, loopback: bool) -> None:
 
     Raises:
         ForbiddenError: The page is of another site, or the Host is no name of this machine.
+        UnauthorizedError: A proxy passed the request on.
     """
-    if "authorization" in request.headers:
+    if insecure or "authorization" in request.headers:
         return  # a browser adds no key by itself
-    host = request.headers.get("host", "")
+    hosts = request.headers.getlist("host")
+    host = hosts[0] if len(hosts) == 1 else ""
+    if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
+        raise ForbiddenError("the request comes from a web page of another site; such pages need an API key")
     origin = request.headers.get("origin")
     if origin is not None and origin.partition("://")[2] != host:
         raise ForbiddenError("the request comes from a web page of another site; such pages need an API key")
     if loopback and not _THIS_MACHINE.fullmatch(host):
         raise ForbiddenError(
             f"the Host {host!r} is no name of this machine; call 127.0.0.1 or localhost, or send an API key"
+        )
+    if loopback and any(name in request.headers for name in _FORWARDED):
+        raise UnauthorizedError(
+            "the request came through a proxy, which makes every caller look local; make a key with "
+            "'visavis keys create NAME' and send it, or start with --insecure"
         )
 
 

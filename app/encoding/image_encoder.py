@@ -14,6 +14,7 @@ from app.encoding.detection import Face, FaceChoice, FaceDetector
 from app.encoding.intake import IntakeLimits, decode_image
 from app.encoding.manifest import Encoding
 from app.encoding.onnx_session import Graph
+from app.encoding.pixel_gate import PixelGate
 from app.encoding.preprocess import Prepared, prepare_face, prepare_whole
 from app.encoding.quality import Quality, measure_quality
 from app.errors import ImageUnreadableError, InvalidRequestError
@@ -46,12 +47,18 @@ class ImageEncoder:
     """The three verbs of a model: prepare an image, encode a batch, detect faces."""
 
     def __init__(
-        self, encoding: Encoding, encoder: Graph, detector: Graph | None, limits: IntakeLimits
+        self,
+        encoding: Encoding,
+        encoder: Graph,
+        detector: Graph | None,
+        limits: IntakeLimits,
+        gate: PixelGate | None = None,
     ) -> None:
         self.encoding = encoding
         self.provider = encoder.provider
         self._encoder = encoder
         self._limits = limits
+        self._gate = gate or PixelGate(2 * limits.max_pixels)
         self._detector: FaceDetector | None = None
         if encoding.detector is not None and detector is not None:
             self._detector = FaceDetector(detector, encoding.detector)
@@ -62,15 +69,16 @@ class ImageEncoder:
         Raises:
             ImageError: It cannot be decoded, or has no usable face; the field is named.
         """
-        started = time.perf_counter()
-        decoded = decode_image(image.data, self._limits, field=image.field)
-        decoded_at = time.perf_counter()
-        spec, how = self.encoding.input, self.encoding.preprocess
-        if how.mode == "face-5pt":
-            assert self._detector is not None  # noqa: S101 - the manifest demands it
-            prepared = prepare_face(decoded, self._detector, spec, choice, field=image.field)
-        else:
-            prepared = prepare_whole(decoded, how, spec)
+        with self._gate.reservation() as reserve:
+            started = time.perf_counter()
+            decoded = decode_image(image.data, self._limits, field=image.field, reserve=reserve)
+            decoded_at = time.perf_counter()
+            spec, how = self.encoding.input, self.encoding.preprocess
+            if how.mode == "face-5pt":
+                assert self._detector is not None  # noqa: S101 - the manifest demands it
+                prepared = prepare_face(decoded, self._detector, spec, choice, field=image.field)
+            else:
+                prepared = prepare_whole(decoded, how, spec)
         timings.decode += (decoded_at - started) * 1e3
         timings.detect += (time.perf_counter() - decoded_at) * 1e3
         return prepared
@@ -105,14 +113,15 @@ class ImageEncoder:
             raise InvalidRequestError(
                 [{"field": "model", "problem": "this model takes whole images and detects no faces"}]
             )
-        started = time.perf_counter()
-        decoded = decode_image(image.data, self._limits, field=image.field)
-        decoded_at = time.perf_counter()
-        size = (self.encoding.input.height, self.encoding.input.width)
-        found = [
-            (face, measure_quality(align_face(decoded, face.landmarks, size), face))
-            for face in self._detector.detect(decoded)
-        ]
+        with self._gate.reservation() as reserve:
+            started = time.perf_counter()
+            decoded = decode_image(image.data, self._limits, field=image.field, reserve=reserve)
+            decoded_at = time.perf_counter()
+            size = (self.encoding.input.height, self.encoding.input.width)
+            found = [
+                (face, measure_quality(align_face(decoded, face.landmarks, size), face))
+                for face in self._detector.detect(decoded)
+            ]
         timings.decode += (decoded_at - started) * 1e3
         timings.detect += (time.perf_counter() - decoded_at) * 1e3
         return found, decoded.size

@@ -13,6 +13,7 @@ import re
 import struct
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,13 +66,20 @@ class IntakeLimits:
     """Seconds of decoding."""
 
 
-def decode_image(data: bytes, limits: IntakeLimits, *, field: str | None = None) -> Image.Image:
+def decode_image(
+    data: bytes,
+    limits: IntakeLimits,
+    *,
+    field: str | None = None,
+    reserve: Callable[[int], None] = lambda _: None,
+) -> Image.Image:
     """Decode one image: first frame, EXIF orientation applied, converted to 8-bit RGB.
 
     Args:
         data: The file's bytes: JPEG, PNG, WebP, GIF, TIFF or BMP.
         limits: Bytes, pixels and seconds it may cost.
         field: Request field the image came in, named by errors.
+        reserve: Called with the number of pixels before any of them is decoded; may wait.
 
     Returns:
         Upright image of mode ``RGB``. Transparent pixels are laid on white, samples of 16 bits and more are
@@ -90,7 +98,7 @@ def decode_image(data: bytes, limits: IntakeLimits, *, field: str | None = None)
         )
     kind = _sniff(data, field)
     try:
-        return _decode(data, kind, limits, field)
+        return _decode(data, kind, limits, field, reserve)
     except ImageError:
         raise
     except _DecodeDeadlineError:
@@ -104,11 +112,15 @@ def decode_image(data: bytes, limits: IntakeLimits, *, field: str | None = None)
         ) from error
 
 
-def _decode(data: bytes, kind: str, limits: IntakeLimits, field: str | None) -> Image.Image:
-    reader = _DeadlineReader(data, time.monotonic() + limits.timeout_s)
+def _decode(
+    data: bytes, kind: str, limits: IntakeLimits, field: str | None, reserve: Callable[[int], None]
+) -> Image.Image:
+    reader = _DeadlineReader(data, limits.timeout_s)
     # Pillow reserves memory for a WebP's canvas, and lists the pieces of a TIFF, as soon as it opens them.
     if kind == "WEBP":
-        _check_pixels(_webp_canvas(data), limits, field)
+        canvas = _webp_canvas(data)
+        _check_pixels(canvas, limits, field)
+        reserve(canvas[0] * canvas[1])
     elif kind == "TIFF":
         _check_tiff_pieces(data, limits, field)
     with Image.open(reader, formats=[kind]) as image:
@@ -117,6 +129,9 @@ def _decode(data: bytes, kind: str, limits: IntakeLimits, field: str | None) -> 
             _check_jpeg_scans(data, image.size, field)
         elif kind == "PNG":
             _scale_grey_key(image)
+        if kind != "WEBP":
+            reserve(image.width * image.height)
+        reader.restart()  # waiting for others is not decoding
         image.load()
         _check_pixels(image.size, limits, field)
         _make_upright(image)
@@ -314,9 +329,13 @@ class _DeadlineReader(io.BytesIO):
     Pillow's decoders ask for the file in pieces of 64 KiB, so this ends a decode that has become slow.
     """
 
-    def __init__(self, data: bytes, deadline: float) -> None:
+    def __init__(self, data: bytes, timeout_s: float) -> None:
         super().__init__(data)
-        self._deadline = deadline
+        self._timeout_s = timeout_s
+        self.restart()
+
+    def restart(self) -> None:
+        self._deadline = time.monotonic() + self._timeout_s
 
     def read(self, size: int | None = -1, /) -> bytes:
         if time.monotonic() > self._deadline:

@@ -10,6 +10,7 @@ from app.encoding.image_encoder import ImageEncoder
 from app.encoding.intake import IntakeLimits
 from app.encoding.manifest import Manifest
 from app.encoding.onnx_session import Provider
+from app.encoding.pixel_gate import PixelGate
 from app.matching.evidence import Evidence
 
 
@@ -29,12 +30,18 @@ class Model:
         return self.manifest.model_id
 
 
-def open_model(folder: Path, *, provider: Provider = "auto", limits: IntakeLimits | None = None) -> Model:
+def open_model(
+    folder: Path,
+    *,
+    provider: Provider = "auto",
+    limits: IntakeLimits | None = None,
+    gate: PixelGate | None = None,
+) -> Model:
     """Load the bundle in a folder, fully checked.
 
     Raises:
         StartupError: The bundle is not what its manifest says, or the provider does not work.
     """
     bundle: Bundle = load_bundle(folder, provider)
-    encoder = ImageEncoder(bundle.manifest, bundle.encoder, bundle.detector, limits or IntakeLimits())
+    encoder = ImageEncoder(bundle.manifest, bundle.encoder, bundle.detector, limits or IntakeLimits(), gate)
     return Model(bundle.manifest, bundle.evidence, encoder, bundle.manifest.digest)

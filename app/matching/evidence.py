@@ -224,7 +224,8 @@ def upper_bound(false_matches_by_subject: NDArray[np.int64], trials: int) -> flo
     remaining = (subjects - 1) * (subjects - 2) / 2.0 * per_pair
     left_out = (total - false_matches_by_subject) / remaining
     variance = (subjects - 1) / subjects * float(np.square(left_out - left_out.mean()).sum())
-    effective = min(rate * (1.0 - rate) / variance, float(trials)) if variance > 0.0 else pairs
+    # However alike the images of two people match, there are no more independent trials than pairs of people.
+    effective = min(rate * (1.0 - rate) / variance if variance > 0.0 else pairs, pairs, float(trials))
     return wilson_upper(rate, effective)
 
 
@@ -255,6 +256,8 @@ def read_evidence(path: Path) -> Evidence:
     # numpy leaves a file open that it opened itself and could not read.
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         try:
+            if int(arrays["mated_total"]) != arrays["mated_distance"].size:
+                raise ValueError("mated_total differs from the number of mated distances")
             return Evidence(
                 mated_distance=arrays["mated_distance"].astype(np.float64),
                 mated_subject=arrays["mated_subject"].astype(np.int32),

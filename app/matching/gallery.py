@@ -73,6 +73,7 @@ class Gallery(Generic[K]):
             self._keys[row] = self._keys[last]
             self._index[self._keys[row]] = row
         self._keys.pop()
+        self._rows[last] = 0.0  # a deleted template does not linger
 
     def nearest(self, probe: NDArray[np.float32], k: int) -> list[Neighbour[K]]:
         """Return the ``k`` nearest references, nearest first, ties in order of key text.
@@ -120,4 +121,6 @@ class Gallery(Generic[K]):
         # (Higham, "Accuracy and Stability of Numerical Algorithms", 3.1); four such errors meet here.
         slack = 4.0 * (rows.shape[1] + 4) * 2.0**-24 * max(scale, 1e-30)
         limit = np.partition(scores, k - 1)[k - 1] + 2.0 * slack
+        if not np.isfinite(limit):  # squares that overflow float32 rank nothing; the caller measures all
+            return np.arange(size)
         return np.flatnonzero(scores <= limit)

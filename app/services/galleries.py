@@ -7,8 +7,10 @@ committed before it began, whichever process made it, and nothing that was delet
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.encoding.model import Model
-from app.errors import ModelMismatchError
+from app.errors import CollectionNotFoundError, ModelMismatchError
 from app.matching.distances import Metric
 from app.matching.gallery import Gallery
 from app.storage import collections, identities
 from app.storage.database import Database, Session
-from app.storage.records import Changes, Collection
+from app.storage.records import Collection
 
 MAX_GALLERIES = 256
 """Collections kept in memory; the one searched longest ago is dropped and read again when needed."""
@@ -48,17 +50,26 @@ class SearchResult:
 class _Synchronised:
     """The gallery of one collection, with names and metadata, at a known revision."""
 
-    def __init__(self, dimensions: int, metric: Metric) -> None:
+    def __init__(self, name: str, dimensions: int, metric: Metric) -> None:
         self.lock = threading.Lock()
+        self.name = name
         self.revision = -1
-        self._gallery: Gallery[int] = Gallery(dimensions, metric)
+        self._shape = (dimensions, metric)
+        self._empty()
+
+    def _empty(self) -> None:
+        self._gallery: Gallery[int] = Gallery(*self._shape)
         self._described: dict[int, tuple[str, dict[str, Any]]] = {}
 
-    def apply(self, collection: Collection, changes: Changes) -> None:
-        for identity_id in changes.dropped:
-            self._gallery.discard(identity_id)
-            self._described.pop(identity_id, None)
-        for entry in changes.put:
+    def follow(self, session: Session, collection: Collection) -> None:
+        """Apply every change between the gallery's revision and the collection's, as a session sees it."""
+        if self.revision < 0:
+            self._empty()  # of what an attempt that failed half-way has left
+        else:
+            for identity_id in identities.removed_since(session, collection, self.revision):
+                self._gallery.discard(identity_id)
+                self._described.pop(identity_id, None)
+        for entry in identities.changed_since(session, collection, self.revision):
             if entry.model_digest != collection.model_digest:
                 raise ModelMismatchError(
                     collection=collection.name,
@@ -78,15 +89,16 @@ class _Synchronised:
 
 
 class Galleries:
-    """Every gallery of this process."""
+    """Every gallery of this process, searched on threads of its own: loading one holds up nothing else."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, threads: int) -> None:
         self._database = database
         self._lock = threading.Lock()
         self._by_collection: OrderedDict[int, _Synchronised] = OrderedDict()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="galleries")
 
-    def search(self, name: str, probe: NDArray[np.float32], model: Model, k: int) -> SearchResult:
-        """Return the nearest identities of a collection as it is committed now. Blocks; run on a thread.
+    async def search(self, name: str, probe: NDArray[np.float32], model: Model, k: int) -> SearchResult:
+        """Return the nearest identities of a collection as it is committed now.
 
         Args:
             name: The collection.
@@ -98,28 +110,53 @@ class Galleries:
             CollectionNotFoundError: There is none of that name.
             ModelMismatchError: The collection is bound to another model than the probe's.
         """
-        return self._database.read_now(self._search, name, probe, model, k)
+        return await asyncio.wrap_future(self._pool.submit(self.search_now, name, probe, model, k))
 
-    def _search(
-        self, session: Session, name: str, probe: NDArray[np.float32], model: Model, k: int
-    ) -> SearchResult:
-        collection = collections.get(session, name)
+    def search_now(self, name: str, probe: NDArray[np.float32], model: Model, k: int) -> SearchResult:
+        """Search on this thread; see ``search``."""
+        try:
+            collection = self._database.read_now(collections.get, name)
+        except CollectionNotFoundError:
+            self._forget(name, but=None)
+            raise
         if collection.model_digest != model.digest:
             raise ModelMismatchError(
                 collection=name, bound=collection.model_id, other=f"a probe made by {model.model_id}"
             )
         gallery = self._of(collection, probe.shape[0], model.manifest.metric)
+        # Whoever waits for the lock holds no connection of the database meanwhile.
         with gallery.lock:
             if gallery.revision < collection.revision:
-                gallery.apply(collection, identities.changes_since(session, collection, gallery.revision))
+                self._database.read_now(_follow, gallery, collection)
             return gallery.search(probe, k)
 
+    def close(self) -> None:
+        """Finish running searches and stop."""
+        self._pool.shutdown(wait=True)
+
     def _of(self, collection: Collection, dimensions: int, metric: Metric) -> _Synchronised:
+        self._forget(collection.name, but=collection.id)
         with self._lock:
             gallery = self._by_collection.get(collection.id)
             if gallery is None:
-                gallery = self._by_collection[collection.id] = _Synchronised(dimensions, metric)
+                gallery = _Synchronised(collection.name, dimensions, metric)
+                self._by_collection[collection.id] = gallery
             self._by_collection.move_to_end(collection.id)
             while len(self._by_collection) > MAX_GALLERIES:
                 self._by_collection.popitem(last=False)
             return gallery
+
+    def _forget(self, name: str, *, but: int | None) -> None:
+        """Drop galleries of deleted collections that had this name."""
+        with self._lock:
+            for number, gallery in list(self._by_collection.items()):
+                if gallery.name == name and number != but:
+                    del self._by_collection[number]
+
+
+def _follow(session: Session, gallery: _Synchronised, seen: Collection) -> None:
+    # Read again: the session may see a later revision than the one that was asked about before.
+    collection = collections.get(session, seen.name)
+    if collection.id != seen.id:
+        raise CollectionNotFoundError(seen.name)  # deleted and made anew in between
+    gallery.follow(session, collection)

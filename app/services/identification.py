@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from app.encoding.detection import FaceChoice
 from app.encoding.image_encoder import ImageInput, Timings
 from app.encoding.model import Model
-from app.encoding.workers import Workers
 from app.matching.decision import OperatingPoint, is_match
 from app.services.decisions import Criterion
 from app.services.galleries import Candidate, Galleries
@@ -36,14 +35,11 @@ class Identification:
 class IdentificationService:
     """The use case behind ``POST /identify``."""
 
-    def __init__(
-        self, database: Database, models: Models, images: Images, galleries: Galleries, workers: Workers
-    ) -> None:
+    def __init__(self, database: Database, models: Models, images: Images, galleries: Galleries) -> None:
         self._database = database
         self._models = models
         self._images = images
         self._galleries = galleries
-        self._workers = workers
 
     async def identify(
         self,
@@ -71,7 +67,7 @@ class IdentificationService:
         timings = Timings()
         (probe,) = await self._images.encode(model, [image], face, timings)
         started = time.perf_counter()
-        result = await self._workers.run(self._galleries.search, collection, probe.embedding, model, top_k)
+        result = await self._galleries.search(collection, probe.embedding, model, top_k)
         search_ms = (time.perf_counter() - started) * 1e3
         point = criterion.point(model, gallery_size=result.gallery_size)
         candidates = [(c, is_match(c.distance, point.threshold)) for c in result.candidates]

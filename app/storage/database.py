@@ -82,14 +82,20 @@ class Database:
         if self.is_sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
-        self.writer = self.engine.execution_options(visavis_write=True)
+        # Writers follow one another by the lock of the collection's row, and must then see what came before.
+        self.writer = self.engine.execution_options(
+            visavis_write=True, **({} if self.is_sqlite else {"isolation_level": "READ COMMITTED"})
+        )
         # Every statement of a read sees one state, so that a revision and its rows belong together.
         self._reader = (
             self.engine
             if self.is_sqlite
             else self.engine.execution_options(isolation_level="REPEATABLE READ")
         )
-        self._threads = ThreadPoolExecutor(pool_size, thread_name_prefix="database")
+        # Reads never wait behind writes that wait for a lock; SQLite has one writer at a time anyway.
+        writers = 1 if self.is_sqlite else max(1, pool_size // 2)
+        self._reading = ThreadPoolExecutor(max(1, pool_size - writers), thread_name_prefix="reading")
+        self._writing = ThreadPoolExecutor(writers, thread_name_prefix="writing")
 
     def read_now(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run reads in one transaction, on this thread."""
@@ -106,11 +112,11 @@ class Database:
 
     async def read(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``read_now`` on a thread of the pool."""
-        return await self._on_thread(self.read_now, work, *args, **kwargs)
+        return await _on_thread(self._reading, self.read_now, work, *args, **kwargs)
 
     async def write(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``write_now`` on a thread of the pool, to its end even if the caller goes away."""
-        return await self._on_thread(self.write_now, work, *args, **kwargs)
+        return await _on_thread(self._writing, self.write_now, work, *args, **kwargs)
 
     def make_file(self) -> None:
         """Make the file of a SQLite store, readable to its owner only; one that is there stays as it is."""
@@ -141,12 +147,9 @@ class Database:
 
     def close(self) -> None:
         """Finish running work and close every connection."""
-        self._threads.shutdown(wait=True)
+        self._reading.shutdown(wait=True)
+        self._writing.shutdown(wait=True)
         self.engine.dispose()
-
-    async def _on_thread(self, call: Callable[..., T], *args: object, **kwargs: object) -> T:
-        future = self._threads.submit(call, *args, **kwargs)
-        return await asyncio.wrap_future(future)
 
     @staticmethod
     def _run(engine: Engine, work: Callable[..., T], *args: object, **kwargs: object) -> T:
@@ -167,6 +170,10 @@ class Database:
 def reason(error: BaseException) -> str:
     """Return what the database itself says of an error, on one line."""
     return " ".join(str(getattr(error, "orig", None) or error).split())
+
+
+async def _on_thread(pool: ThreadPoolExecutor, call: Callable[..., T], *args: object, **kwargs: object) -> T:
+    return await asyncio.wrap_future(pool.submit(call, *args, **kwargs))
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
@@ -10,7 +11,6 @@ from sqlalchemy.orm import Session
 
 from app.errors import IdentityExistsError, IdentityNotFoundError
 from app.storage.records import (
-    Changes,
     Collection,
     GalleryEntry,
     Identity,
@@ -20,6 +20,9 @@ from app.storage.records import (
     with_zone,
 )
 from app.storage.schema import IdentityRow, ReferenceRow, RemovalRow, utc_now
+
+PAGE: Final = 20_000
+"""Identities read by one statement when a gallery is loaded."""
 
 
 def get(session: Session, collection: Collection, name: str) -> Identity:
@@ -151,17 +154,40 @@ def remove(session: Session, collection: Collection, revision: int, name: str) -
     session.add(RemovalRow(collection_id=collection.id, revision=revision, identity_id=gone[0]))
 
 
-def changes_since(session: Session, collection: Collection, revision: int) -> Changes:
-    """Return what a gallery at a revision needs to reach the state this transaction sees."""
-    removed = session.scalars(
-        select(RemovalRow.identity_id).where(
-            RemovalRow.collection_id == collection.id, RemovalRow.revision > revision
+def removed_since(session: Session, collection: Collection, revision: int) -> list[int]:
+    """Return the ids of identities removed after a revision."""
+    return list(
+        session.scalars(
+            select(RemovalRow.identity_id).where(
+                RemovalRow.collection_id == collection.id, RemovalRow.revision > revision
+            )
         )
     )
-    return Changes(
-        dropped=list(removed),
-        put=_entries(session, collection, IdentityRow.revision > revision),
-    )
+
+
+def changed_since(session: Session, collection: Collection, revision: int) -> Iterator[GalleryEntry]:
+    """Yield the references of identities added or changed after a revision.
+
+    They are read in pages, so that no statement takes long and no more than a page is in memory twice.
+    """
+    after = 0
+    while True:
+        ids = list(
+            session.scalars(
+                select(IdentityRow.id)
+                .where(
+                    IdentityRow.collection_id == collection.id,
+                    IdentityRow.revision > revision,
+                    IdentityRow.id > after,
+                )
+                .order_by(IdentityRow.id)
+                .limit(PAGE)
+            )
+        )
+        if not ids:
+            return
+        yield from _entries(session, collection, IdentityRow.id.between(ids[0], ids[-1]))
+        after = ids[-1]
 
 
 def _select(session: Session, collection: Collection, condition: Any, *, limit: int) -> list[Identity]:  # noqa: ANN401

@@ -58,14 +58,6 @@ class GalleryEntry:
     embedding: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What happened to a collection after a revision: entries to put, identity ids to drop first."""
-
-    dropped: list[int]
-    put: list[GalleryEntry]
-
-
 def to_bytes(embedding: NDArray[np.float32]) -> bytes:
     """Return little-endian float32 bytes."""
     return np.ascontiguousarray(embedding, "<f4").tobytes()

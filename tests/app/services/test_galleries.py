@@ -40,7 +40,7 @@ def test_search_of_an_unchanged_collection_reads_no_row_again(
 ) -> None:
     client.post("/enroll", data={"identity": "ada"}, files={"image": angle_png(0)}).raise_for_status()
     assert found(client, "default") == ["ada"]
-    monkeypatch.setattr(identities, "changes_since", None)  # would fail if called
+    monkeypatch.setattr(identities, "changed_since", None)  # would fail if called
     assert found(client, "default") == ["ada"]
 
 
