@@ -225,7 +225,7 @@ def keys() -> None:
 @database_option
 def create(name: str, role: Role, database_url: str | None) -> None:
     """Make a key and print it; it cannot be shown again."""
-    with _migrated(database_url) as database:
+    with _migrated(database_url, existing=False) as database:
         click.echo(create_key(database, name, role))
         click.echo(f"kept in {database.name}; it cannot be shown again", err=True)
 
@@ -275,6 +275,7 @@ def upgrade(database_url: str | None) -> None:
 
 
 @contextmanager
-def _migrated(database_url: str | None) -> Iterator[Database]:
-    with opened_database(load_settings(**given(database_url=database_url))) as database:
+def _migrated(database_url: str | None, *, existing: bool = True) -> Iterator[Database]:
+    settings = load_settings(**given(database_url=database_url))
+    with opened_database(settings, existing=existing) as database:
         yield database

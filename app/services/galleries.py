@@ -117,7 +117,7 @@ class Galleries:
         try:
             collection = self._database.read_now(collections.get, name)
         except CollectionNotFoundError:
-            self._forget(name, but=None)
+            self.forget(name)
             raise
         if collection.model_digest != model.digest:
             raise ModelMismatchError(
@@ -130,12 +130,19 @@ class Galleries:
                 self._database.read_now(_follow, gallery, collection)
             return gallery.search(probe, k)
 
+    def forget(self, name: str, *, but: int | None = None) -> None:
+        """Drop the galleries of deleted collections that had this name."""
+        with self._lock:
+            for number, gallery in list(self._by_collection.items()):
+                if gallery.name == name and number != but:
+                    del self._by_collection[number]
+
     def close(self) -> None:
         """Finish running searches and stop."""
         self._pool.shutdown(wait=True)
 
     def _of(self, collection: Collection, dimensions: int, metric: Metric) -> _Synchronised:
-        self._forget(collection.name, but=collection.id)
+        self.forget(collection.name, but=collection.id)
         with self._lock:
             gallery = self._by_collection.get(collection.id)
             if gallery is None:
@@ -145,13 +152,6 @@ class Galleries:
             while len(self._by_collection) > MAX_GALLERIES:
                 self._by_collection.popitem(last=False)
             return gallery
-
-    def _forget(self, name: str, *, but: int | None) -> None:
-        """Drop galleries of deleted collections that had this name."""
-        with self._lock:
-            for number, gallery in list(self._by_collection.items()):
-                if gallery.name == name and number != but:
-                    del self._by_collection[number]
 
 
 def _follow(session: Session, gallery: _Synchronised, seen: Collection) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from app.encoding.detection import FaceChoice
 from app.encoding.image_encoder import ImageInput, Timings
 from app.encoding.model import Model
+from app.errors import CollectionNotFoundError
 from app.matching.decision import OperatingPoint, is_match
 from app.services.decisions import Criterion
 from app.services.galleries import Candidate, Galleries
@@ -61,7 +62,11 @@ class IdentificationService:
             InsufficientEvidenceError: The error rate asked for is not supported at this size.
             BusyError: Too much is waiting.
         """
-        found = await self._database.read(collections.get, collection)
+        try:
+            found = await self._database.read(collections.get, collection)
+        except CollectionNotFoundError:
+            self._galleries.forget(collection)
+            raise
         model = self._models.of_collection(found)
         criterion.check(model)
         timings = Timings()

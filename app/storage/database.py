@@ -51,9 +51,9 @@ class Database:
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         options: dict[str, Any]
         if self.is_sqlite:
-            if parsed.database in {None, "", ":memory:"}:
+            if parsed.database in {None, "", ":memory:"} or str(parsed.database).startswith("file:"):
                 raise StartupError(
-                    "VISAVIS_DATABASE_URL: SQLite in memory is not supported, name a file such as "
+                    "VISAVIS_DATABASE_URL: SQLite in memory or by URI is not supported, name a file such as "
                     "sqlite:///visavis.db"
                 )
             self._file = Path(str(parsed.database)).absolute()

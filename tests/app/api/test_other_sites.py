@@ -31,3 +31,19 @@ def test_names_of_this_machine_are_served(client: TestClient, host: str) -> None
 
 def test_page_of_the_service_itself_is_served(client: TestClient) -> None:
     assert enroll(client, origin="http://127.0.0.1:8000") == 201
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_browser_that_names_another_site_is_refused(client: TestClient, site: str) -> None:
+    assert enroll(client, **{"sec-fetch-site": site}) == 403
+
+
+def test_second_host_does_not_hide_behind_the_first(client: TestClient) -> None:
+    headers = [("host", "127.0.0.1:8000"), ("host", "evil.example")]
+    assert client.get("/identities", headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize("name", ["forwarded", "x-forwarded-for", "via", "x-real-ip"])
+def test_caller_behind_a_proxy_is_not_taken_for_local(client: TestClient, name: str) -> None:
+    answer = client.get("/identities", headers={name: "8.8.8.8"})
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")

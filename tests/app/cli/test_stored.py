@@ -314,6 +314,7 @@ def test_key_of_a_taken_name_is_refused() -> None:
 
 
 def test_unknown_key_cannot_be_revoked() -> None:
+    visavis("keys", "create", "gate")
     result = visavis("keys", "revoke", "door")
     assert result.exit_code == 1
     assert "there is no key 'door'" in result.stderr

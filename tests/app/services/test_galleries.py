@@ -60,3 +60,41 @@ def test_default_collection_that_another_process_makes_first_is_used(
     monkeypatch.setattr(collections, "get", lambda *_: "of the faster")
     made = context.database.write_now(catalogue.ensure_default_collection, context.models.default)
     assert made == "of the faster"
+
+
+def test_gallery_of_many_pages_has_every_identity(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identities, "PAGE", 2)
+    for name in "abcde":
+        client.post("/enroll", data={"identity": name}, files={"image": angle_png(0)}).raise_for_status()
+    assert sorted(found(client, "default")) == list("abcde")
+
+
+def test_identity_deleted_after_a_load_that_broke_off_is_not_found(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ada", "bob"):
+        client.post("/enroll", data={"identity": name}, files={"image": angle_png(0)}).raise_for_status()
+    with monkeypatch.context() as broken:
+        real = identities.changed_since
+
+        def first_only(*args: Any) -> Any:
+            yield next(real(*args))
+            raise RuntimeError("the connection broke")
+
+        broken.setattr(identities, "changed_since", first_only)
+        assert client.post("/identify", files={"image": angle_png(0)}).status_code == 500
+    assert client.delete("/identities/ada").status_code == 204
+    assert found(client, "default") == ["bob"]
+
+
+def test_gallery_of_a_deleted_collection_is_forgotten_by_the_next_search(client: TestClient) -> None:
+    client.post("/collections", json={"name": "a"}).raise_for_status()
+    assert found(client, "a") == []
+    assert len(held(client)) == 1
+    client.delete("/collections/a").raise_for_status()
+    assert (
+        client.post("/identify", data={"collection": "a"}, files={"image": angle_png(0)}).status_code == 404
+    )
+    assert len(held(client)) == 0
