@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -149,8 +148,14 @@ def test_store_that_cannot_be_used_stops_the_start_with_its_name_and_the_reason(
 
 @pytest.mark.parametrize(
     "address",
-    ["sqlite://", "sqlite:///:memory:", "sqlite:///file:a.db?uri=true", "postgresql+psycopg://host:port/name", "postgresql+psycopg://[/"],
-)  # fmt: skip
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file:a.db?uri=true",
+        "postgresql+psycopg://host:port/name",
+        "postgresql+psycopg://[/",
+    ],
+)
 def test_address_that_cannot_work_is_refused_in_words(
     tmp_path: Path, angle_models: Path, address: str
 ) -> None:
