@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.encoding.detection import FaceDetector
+from app.encoding.detection import Face, FaceDetector
 from app.encoding.image_encoder import ImageEncoder, ImageInput, Timings
 from app.encoding.intake import IntakeLimits
 from app.encoding.manifest import DetectorSpec, InputSpec, WholeImage
@@ -111,6 +111,15 @@ def test_image_without_a_face_names_its_field() -> None:
             Image.new("RGB", (9, 9)), FaceDetector(FakeNetwork(), FACES), CROP, "only", field="image_b"
         )
     assert caught.value.details() == {"field": "image_b"}
+
+
+def test_face_that_cannot_be_aligned_names_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = FaceDetector(FakeNetwork(), FACES)
+    in_one_point = Face((0.0, 0.0, 9.0, 9.0), np.ones((5, 2)), 0.9)
+    monkeypatch.setattr(detector, "detect", lambda image: [in_one_point])
+    with pytest.raises(ImageUnreadableError, match="cannot be aligned") as caught:
+        prepare_face(Image.new("RGB", (9, 9)), detector, CROP, "only", field="image")
+    assert caught.value.details() == {"field": "image"}
 
 
 @pytest.fixture(scope="module")

@@ -98,6 +98,11 @@ def test_rate_of_whole_trials_is_not_lost_to_rounding() -> None:
     assert hundred.fmr(hundred.threshold_for(0.29)) == 0.29
 
 
+def test_rate_just_below_whole_trials_does_not_reach_them() -> None:
+    # 10 * 0.8999999999999999 is rounded to 9, and 9 matches in 10 are more than that.
+    assert TEN.fmr(TEN.threshold_for(math.nextafter(0.9, 0.0))) == 0.8
+
+
 @pytest.mark.parametrize("subjects", [5, 25, 60, 101])
 def test_smallest_rate_is_three_of_the_subject_pairs_and_is_itself_supported(subjects: int) -> None:
     pairs = subjects * (subjects - 1) // 2
