@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import InsufficientEvidenceError
-from app.matching.evidence import Evidence, read_evidence
+from app.matching.evidence import Evidence, read_evidence, upper_bound
 from tests.support.bundles import angle_evidence
 
 
@@ -58,6 +58,11 @@ def test_rates_by_hand(threshold: float, fmr: float, fnmr: float) -> None:
 
 def test_without_mated_trials_there_is_no_false_non_match_rate() -> None:
     assert evidence([0.1, 0.2]).fnmr(0.1) is None
+
+
+def test_bound_counts_each_false_match_with_both_its_people() -> None:
+    # At 0.4 the pairs of trials 1, 2, 3, 4 and 7 match: (0, 2), (0, 3), (0, 4), (1, 2) and (2, 3).
+    assert TEN.fmr_upper95(0.4) == upper_bound(np.array([3, 1, 3, 2, 1]), 10)
 
 
 # Sorted: 0.1 0.2 0.4 0.4 0.4 0.7 0.8 0.9 1.0 1.1, and 5 subjects, so 3 of 10 pairs is the least.
