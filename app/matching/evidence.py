@@ -7,7 +7,9 @@ The bound treats subjects as the independent units. Two trials that share a pers
 false match rate over all pairs is a U-statistic of degree two over subjects; its variance is estimated by
 leaving out one subject at a time (the jackknife, which errs on the large side for U-statistics: Efron and
 Stein, 1981), turned into an effective number of independent trials, and put into Wilson's score bound.
-With no false match seen it is the rule of three on disjoint subject pairs.
+That variance is itself an estimate, and a poor one where a few people carry most of the false matches, so
+the bound takes Student's quantile with as many degrees of freedom as subjects carry it (Satterthwaite,
+1946) instead of the normal one. With no false match seen it is the rule of three on disjoint subject pairs.
 
 Source: Fogliato, Patil, Perona (2024), "Confidence Intervals for Error Rates in 1:1 Matching Tasks",
 International Journal of Computer Vision, which recommends Wilson's interval with such a variance.
@@ -27,6 +29,11 @@ from app.errors import InsufficientEvidenceError
 from app.matching.decision import OperatingPoint
 
 _Z95_ONE_SIDED: Final = 1.6448536269514722
+_T95_BY_FREEDOM: Final = {
+    1: 6.314, 1.5: 3.705, 2: 2.920, 3: 2.353, 4: 2.132, 5: 2.015, 6: 1.943, 8: 1.860, 12: 1.782, 20: 1.725,
+    30: 1.697,
+}  # fmt: skip
+"""Student's one-sided 95 % quantile by degrees of freedom."""
 _LEAST_EXPECTED_PAIRS: Final = 3.0
 """A rate is supported when it stands for at least this many of the distinct subject pairs seen."""
 
@@ -223,20 +230,35 @@ def upper_bound(false_matches_by_subject: NDArray[np.int64], trials: int) -> flo
     per_pair = trials / pairs
     remaining = (subjects - 1) * (subjects - 2) / 2.0 * per_pair
     left_out = (total - false_matches_by_subject) / remaining
-    variance = (subjects - 1) / subjects * float(np.square(left_out - left_out.mean()).sum())
+    squares = np.square(left_out - left_out.mean())
+    variance = (subjects - 1) / subjects * float(squares.sum())
+    # Satterthwaite: all subjects when all deviate alike, one when one alone deviates.
+    carriers = float(squares.sum()) ** 2 / float(np.square(squares).sum()) if variance > 0.0 else math.inf
     # However alike the images of two people match, there are no more independent trials than pairs of people.
     effective = min(rate * (1.0 - rate) / variance if variance > 0.0 else pairs, pairs, float(trials))
-    return wilson_upper(rate, effective)
+    return wilson_upper(rate, effective, quantile=_t95(carriers - 1.0))
 
 
-def wilson_upper(rate: float, trials: float) -> float:
+def _t95(freedom: float) -> float:
+    """Return Student's one-sided 95 % quantile; nearly linear in one over the degrees of freedom."""
+    table = sorted((1.0 / known, value) for known, value in _T95_BY_FREEDOM.items())
+    at, values = zip((0.0, _Z95_ONE_SIDED), *table, strict=True)
+    return float(np.interp(1.0 / max(freedom, 1.0), at, values))
+
+
+def wilson_upper(rate: float, trials: float, *, quantile: float = _Z95_ONE_SIDED) -> float:
     """Return Wilson's one-sided 95 % upper bound for a proportion seen in a number of trials.
+
+    Args:
+        rate: Proportion seen.
+        trials: Independent trials; need not be a whole number.
+        quantile: How many standard errors the bound lies above; larger where their size is uncertain.
 
     Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
     """
-    z2 = _Z95_ONE_SIDED**2
+    z2 = quantile**2
     centre = rate + z2 / (2.0 * trials)
-    spread = _Z95_ONE_SIDED * math.sqrt(rate * (1.0 - rate) / trials + z2 / (4.0 * trials * trials))
+    spread = quantile * math.sqrt(rate * (1.0 - rate) / trials + z2 / (4.0 * trials * trials))
     # It is never below the rate; rounding must not say otherwise.
     return min(1.0, max(rate, (centre + spread) / (1.0 + z2 / trials)))
 

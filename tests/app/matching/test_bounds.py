@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.matching.evidence import upper_bound, wilson_upper
+from app.matching.evidence import _t95, upper_bound, wilson_upper
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,13 @@ def test_false_matches_of_one_person_bound_less_well_than_those_of_many() -> Non
     many = np.zeros(100, np.int64)
     many[:40] = 1
     assert upper_bound(one, 4950) > 1.5 * upper_bound(many, 4950)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"), [(0.2, 6.314), (1, 6.314), (2, 2.920), (7, 1.895), (10, 1.812), (1e9, 1.645)]
+)
+def test_few_carriers_of_false_matches_take_students_quantile(freedom: float, quantile: float) -> None:
+    assert _t95(freedom) == pytest.approx(quantile, rel=0.005)
 
 
 def test_more_images_of_the_same_people_hardly_narrow_the_bound() -> None:
@@ -90,7 +97,7 @@ def share_above(similarity: float) -> float:
     return 0.5 * math.erfc(similarity / math.sqrt(2.0))
 
 
-# Who is compared accounts for none or for a fifth of the variance; the rest is the pair, the photos, chance.
+# Who is compared accounts for none, a fifth or two fifths of the variance; the rest is pair, photos, chance.
 @pytest.mark.parametrize(
     ("people", "rate"),
     [
@@ -98,6 +105,7 @@ def share_above(similarity: float) -> float:
         (Population(60, 4, 0.2, 0.4, 0.2), 0.01),
         (Population(60, 4, 0.2, 0.4, 0.2), 3 / 1770),
         (Population(100, 3, 0.2, 0.4, 0.2), 0.002),
+        (Population(60, 4, 0.4, 0.3, 0.2), 0.01),
     ],
 )
 def test_bound_holds_about_as_often_as_it_says(people: Population, rate: float) -> None:
@@ -114,4 +122,4 @@ def test_bound_holds_about_as_often_as_it_says(people: Population, rate: float) 
         counts = np.bincount(first, matches, people.subjects) + np.bincount(second, matches, people.subjects)
         held += share_above(threshold) <= upper_bound(counts.astype(np.int64), drawn.size)
     print(f"\n{people}, rate {rate:.2g}: the 95 % bound held in {held / rounds:.1%} of {rounds} galleries")
-    assert held / rounds >= 0.90
+    assert held / rounds >= 0.92
