@@ -23,7 +23,8 @@ _COMMANDS = {
     "models": ("app.cli.stored", "List, show and check model bundles."),
     "keys": ("app.cli.stored", "Create, list and revoke API keys."),
     "db": ("app.cli.stored", "Bring the database schema up to date."),
-    "evaluate": ("training.cli", "Measure a model on labelled images."),
+    "evaluate": ("training.cli.evaluate", "Measure a model on labelled images."),
+    "data": ("training.cli.data", "List, fetch and describe data sets."),
 }
 """Name: module that has it, and the line in the list of commands. The offline half is named by text only."""
 

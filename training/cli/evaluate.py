@@ -1,4 +1,4 @@
-"""The offline commands of ``visavis``. Those that train need ``visavis[train]``; evaluating does not."""
+"""``visavis evaluate``: measure a model on labelled images. Needs no TensorFlow."""
 
 from __future__ import annotations
 
