@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from training.evaluation.intervals import (
+    clustered_interval,
     disjoint_pairs,
     mated_weights,
     nonmated_weights,
     resample_subjects,
     resampled_interval,
+    student_quantile,
     wilson_interval,
 )
 
@@ -112,3 +114,50 @@ def test_interval_of_all_pairs_holds_the_true_rate_in_95_of_100_runs() -> None:
         )
         held += lower <= 0.09 <= upper
     assert held / runs == pytest.approx(0.95, abs=0.035)
+
+
+def test_clusters_that_err_alike_count_every_trial() -> None:
+    # 25 clusters of 4 trials with one error each: no excess, so 100 trials but for Student's quantile.
+    errors = np.tile([True, False, False, False], 25)
+    lower, upper = clustered_interval(errors, np.repeat(np.arange(25), 4))
+    assert (lower, upper) == pytest.approx(wilson_interval(0.25, 100 * (1.96 / 2.064) ** 2), abs=1e-3)
+
+
+def test_clusters_that_err_wholly_or_never_count_once_each() -> None:
+    # The variance among 40 clusters, 10 all wrong: 0.25 * 0.75 / 39, as 39 trials would have.
+    errors = np.repeat(np.arange(40) < 10, 5)
+    found = clustered_interval(errors, np.repeat(np.arange(40), 5))
+    assert found == pytest.approx(wilson_interval(0.25, 39 * (1.96 / 2.023) ** 2), abs=1e-3)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_without_any_error_only_clusters_count(rate: float) -> None:
+    found = clustered_interval(np.full(400, rate == 1.0), np.repeat(np.arange(20), 20))
+    assert found == wilson_interval(rate, 20)
+
+
+def test_numbers_of_clusters_may_have_gaps() -> None:
+    errors = np.array([True, False, False, False, True, False])
+    cluster = np.array([0, 0, 1, 1, 2, 2])
+    assert clustered_interval(errors, cluster * 5 + 3) == clustered_interval(errors, cluster)
+
+
+@pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.706), (7, 2.365), (19, 2.093), (100, 1.984)])
+def test_students_quantile_is_that_of_the_tables(freedom: int, quantile: float) -> None:
+    assert quantile - 1e-3 <= student_quantile(freedom) <= 1.01 * quantile
+
+
+@pytest.mark.parametrize(("clusters", "each"), [(10, 40), (20, 20)])
+def test_interval_by_cluster_holds_the_true_rate_in_95_of_100_runs(clusters: int, each: int) -> None:
+    # Alphabets differ: the error rate of each is a draw from Beta(4, 16), with mean 0.2.
+    rng = np.random.default_rng(6)
+    cluster = np.repeat(np.arange(clusters), each)
+    runs, held, held_by_trial = 1000, 0, 0
+    for _ in range(runs):
+        errors = rng.random(cluster.size) < rng.beta(4, 16, clusters)[cluster]
+        lower, upper = clustered_interval(errors, cluster)
+        held += lower <= 0.2 <= upper
+        by_trial = wilson_interval(float(errors.mean()), errors.size)
+        held_by_trial += by_trial[0] <= 0.2 <= by_trial[1]
+    assert held / runs == pytest.approx(0.95, abs=0.025)
+    assert held_by_trial / runs < 0.90
