@@ -1,0 +1,330 @@
+"""Distances of mated and non-mated trials: histograms, DET and ROC curves, matrices.
+
+FMR(t) is the share of non-mated trials with a distance of at most t, FNMR(t) the share of mated trials above
+t (ISO/IEC 19795-1). Trials without a distance (infinity) are left out, as rates of comparisons are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from numpy.typing import NDArray
+
+from training.pictures.style import (
+    BLACK,
+    GREY,
+    MATED,
+    NONMATED,
+    colour,
+    dashes,
+    marker,
+    percent,
+    percent_axis,
+    printable,
+    shortened,
+    styled,
+)
+
+FloatArray = NDArray[np.float64]
+
+POINTS: Final = 2000
+"""Points of a curve at most: more cannot be seen."""
+
+_TICKS: Final = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9)
+_SMALLEST: Final = 1e-7
+"""A rate of zero has no place on these axes; it is drawn here, outside of what is shown."""
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorCurve:
+    """Both error rates at rising thresholds.
+
+    Attributes:
+        threshold: float64[T], from below every distance to the largest.
+        fmr: float64[T], rising.
+        fnmr: float64[T], falling.
+        fnmr_lower: float64[T], the lower end of FNMR's interval at this FMR; None when not known.
+        fnmr_upper: float64[T], the upper end.
+        mated: Trials of mated pairs that were compared.
+        nonmated: Trials of non-mated pairs that were compared.
+    """
+
+    threshold: FloatArray
+    fmr: FloatArray
+    fnmr: FloatArray
+    mated: int
+    nonmated: int
+    fnmr_lower: FloatArray | None = None
+    fnmr_upper: FloatArray | None = None
+
+    @property
+    def eer(self) -> float:
+        """Where the two rates are equal, on the straight line between the points next to it."""
+        after = int(np.argmax(self.fmr >= self.fnmr))
+        gaps = self.fnmr[after - 1 : after + 1] - self.fmr[after - 1 : after + 1]
+        return float(self.fmr[after - 1] + gaps[0] / (gaps[0] - gaps[1]) * np.diff(self.fmr)[after - 1])
+
+
+def error_curve(mated: FloatArray, nonmated: FloatArray, *, nonmated_total: int | None = None) -> ErrorCurve:
+    """Measure FMR and FNMR at every distance there is, or at ``POINTS`` of them.
+
+    Args:
+        mated: float64[M], distances of mated trials in any order, at least one finite.
+        nonmated: float64[K], of non-mated trials.
+        nonmated_total: When ``nonmated`` holds only the closest of these. The curve then ends at the largest
+            distance up to which all are known.
+
+    Raises:
+        ValueError: One kind has no finite distance.
+    """
+    mated, nonmated = (np.sort(kind[np.isfinite(kind)]) for kind in (mated, nonmated))
+    if not (mated.size and nonmated.size):
+        raise ValueError("an error curve takes distances of mated and of non-mated trials")
+    total = nonmated.size if nonmated_total is None else nonmated_total
+    seen = np.unique(np.concatenate([mated, nonmated]))
+    if total > nonmated.size:
+        seen = seen[seen <= nonmated[-1]]
+    threshold = np.concatenate([[np.nextafter(seen[0], -np.inf)], seen])
+    fmr = np.searchsorted(nonmated, threshold, side="right") / total
+    fnmr = 1.0 - np.searchsorted(mated, threshold, side="right") / mated.size
+    kept = _spread(fmr, fnmr)
+    return ErrorCurve(threshold[kept], fmr[kept], fnmr[kept], mated.size, total)
+
+
+@styled
+def distance_histogram(
+    mated: FloatArray,
+    nonmated: FloatArray,
+    *,
+    thresholds: Mapping[str, float] | None = None,
+    bins: int = 60,
+    unit: str = "distance",
+) -> Figure:
+    """Plot how the distances of both kinds of trials are spread, with the thresholds between them.
+
+    Args:
+        mated: float64[M], distances; infinite ones are counted in the legend only.
+        nonmated: float64[K], distances of all non-mated trials.
+        thresholds: By name of the operating point, in the unit of the distances.
+        bins: Over the range of all distances.
+        unit: Name of the horizontal axis.
+    """
+    kinds = [kind[np.isfinite(kind)] for kind in (mated, nonmated)]
+    edges = np.histogram_bin_edges(np.concatenate(kinds), bins)
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    axes = figure.subplots()
+    looks = (("mated", MATED, mated, "-"), ("non-mated", NONMATED, nonmated, "--"))
+    for kind, (name, hue, every, dash) in zip(kinds, looks, strict=True):
+        share = np.histogram(kind, edges)[0] / max(kind.size, 1)
+        label = f"{name}: {kind.size:,} trials" + _failed(every.size - kind.size)
+        axes.stairs(share, edges, fill=True, color=hue, alpha=0.25, label=label)
+        axes.stairs(share, edges, color=hue, linewidth=1.6, linestyle=dash)
+    axes.set(xlabel=f"{printable(unit)} (smaller is closer)", ylabel="share of trials", title="Distances")
+    axes.margins(y=0.04)
+    axes.set_ylim(bottom=0.0)
+    percent_axis(axes, "y")
+    for index, (name, threshold) in enumerate(sorted((thresholds or {}).items(), key=lambda item: item[1])):
+        label = f"{shortened(name, 32)}: threshold {threshold:.4g}"
+        axes.axvline(threshold, color=BLACK, linewidth=1.3, linestyle=dashes(index + 1), label=label)
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.17), ncols=2)
+    return figure
+
+
+@styled
+def det_curve(
+    curves: Mapping[str, ErrorCurve], *, points: Mapping[str, tuple[float, float]] | None = None
+) -> Figure:
+    """Plot FNMR against FMR on normal-deviate axes, on which normally distributed scores give a line.
+
+    Args:
+        curves: By name. A curve with an interval of its FNMR has it as a band.
+        points: (FMR, FNMR) of operating points, by name.
+
+    Source: Martin et al. (1997), "The DET curve in assessment of detection task performance".
+    """
+    figure = Figure(figsize=(5.6, 5.0), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xscale("function", functions=(_deviate, _share))
+    axes.set_yscale("function", functions=(_deviate, _share))
+    for index, (name, curve) in enumerate(curves.items()):
+        label = (
+            f"{shortened(name, 30)} (EER {percent(curve.eer)})"
+            if _reaches_eer(curve)
+            else shortened(name, 30)
+        )
+        axes.plot(curve.fmr, curve.fnmr, color=colour(index), linestyle=dashes(index), label=label)
+        if curve.fnmr_lower is not None and curve.fnmr_upper is not None:
+            axes.fill_between(
+                curve.fmr, curve.fnmr_lower, curve.fnmr_upper, color=colour(index), alpha=0.15, lw=0
+            )
+    _operating_points(axes, points or {})
+    x_limits = _limits(
+        [curve.fmr for curve in curves.values()], [curve.nonmated for curve in curves.values()]
+    )
+    y_limits = _limits([curve.fnmr for curve in curves.values()], [curve.mated for curve in curves.values()])
+    equal = (max(x_limits[0], y_limits[0]), min(x_limits[1], y_limits[1]))
+    if equal[0] < equal[1]:
+        axes.plot(equal, equal, color=GREY, linewidth=1.0, linestyle=(0, (1, 3)), label="FMR = FNMR")
+    for axis, limits in ((axes.xaxis, x_limits), (axes.yaxis, y_limits)):
+        ticks = [tick for tick in _TICKS if limits[0] <= tick <= limits[1]]
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_major_formatter(FixedFormatter([percent(tick) for tick in ticks]))
+        axis.set_minor_locator(NullLocator())
+    axes.set(
+        xlim=x_limits,
+        ylim=y_limits,
+        xlabel="false match rate (FMR)",
+        ylabel="false non-match rate (FNMR)",
+        title="Detection error trade-off",
+    )
+    axes.legend(loc="upper right")
+    return figure
+
+
+@styled
+def roc_curve(
+    curves: Mapping[str, ErrorCurve], *, points: Mapping[str, tuple[float, float]] | None = None
+) -> Figure:
+    """Plot the share of mated trials that match, 1 - FNMR, against FMR on a logarithmic axis.
+
+    Args:
+        curves: By name. A curve with an interval of its FNMR has it as a band.
+        points: (FMR, FNMR) of operating points, by name.
+    """
+    figure = Figure(figsize=(5.6, 5.0), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    for index, (name, curve) in enumerate(curves.items()):
+        axes.plot(
+            curve.fmr,
+            1.0 - curve.fnmr,
+            color=colour(index),
+            linestyle=dashes(index),
+            label=shortened(name, 30),
+        )
+        if curve.fnmr_lower is not None and curve.fnmr_upper is not None:
+            band = (1.0 - curve.fnmr_upper, 1.0 - curve.fnmr_lower)
+            axes.fill_between(curve.fmr, *band, color=colour(index), alpha=0.15, linewidth=0)
+    _operating_points(axes, {name: (fmr, 1.0 - fnmr) for name, (fmr, fnmr) in (points or {}).items()})
+    smallest = max(1.0 / max((curve.nonmated for curve in curves.values()), default=1000), 1e-6)
+    decades = np.arange(np.floor(np.log10(smallest)), 1.0)
+    shown = [(1.0 - curve.fnmr)[curve.fmr >= smallest] for curve in curves.values()]
+    lowest = min((float(rates.min()) for rates in shown if rates.size), default=0.0)
+    axes.xaxis.set_major_locator(FixedLocator([10.0**decade for decade in decades]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    percent_axis(axes, "x")
+    percent_axis(axes, "y")
+    bottom = max(0.0, lowest - 0.06 * (1.0 - lowest) - 0.002)
+    axes.set(
+        xlim=(10.0 ** decades[0], 1.0),
+        ylim=(bottom, 1.0 + 0.03 * (1.0 - bottom)),
+        xlabel="false match rate (FMR)",
+        ylabel="mated trials that match (1 - FNMR)",
+        title="Receiver operating characteristic",
+    )
+    axes.legend(loc="lower right")
+    return figure
+
+
+@styled
+def distance_matrix(
+    distance: FloatArray, labels: NDArray[np.integer], subjects: Sequence[str], *, quantity: str = "distance"
+) -> Figure:
+    """Plot all distances as a heat map, with the samples ordered by subject.
+
+    Args:
+        distance: float64[N, N].
+        labels: int[N], the subject of each sample, a position in ``subjects``.
+        subjects: Their names.
+        quantity: What the colour bar says; "similarity" where larger is closer.
+    """
+    order = np.argsort(labels, kind="stable")
+    figure = Figure(figsize=(6.4, 5.4), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(visible=False)
+    picture = axes.imshow(distance[np.ix_(order, order)], cmap="viridis", interpolation="nearest")
+    ordered = labels[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    for start in starts[1:]:
+        axes.axhline(start - 0.5, color="white", linewidth=0.8)
+        axes.axvline(start - 0.5, color="white", linewidth=0.8)
+    ends = np.r_[starts[1:], ordered.size]
+    if starts.size <= 30:
+        names = [shortened(subjects[ordered[start]], 18) for start in starts]
+        middles = (starts + ends - 1) / 2.0
+        axes.set_xticks(middles, names, rotation=90)
+        axes.set_yticks(middles, names)
+    else:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set(xlabel=f"samples of {starts.size} subjects, in their order")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(f"{printable(quantity).capitalize()} between samples, ordered by subject")
+    bar = figure.colorbar(picture, ax=axes, shrink=0.85, label=printable(quantity))
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _failed(count: int) -> str:
+    return f" ({count:,} more could not be compared)" if count else ""
+
+
+def _spread(fmr: FloatArray, fnmr: FloatArray) -> NDArray[np.intp]:
+    """Return positions of at most ``POINTS`` points, evenly along the curve as it is drawn."""
+    if fmr.size <= POINTS:
+        return np.arange(fmr.size)
+    logit = [np.log(rate / (1.0 - rate)) for rate in np.clip([fmr, fnmr], _SMALLEST, 1.0 - _SMALLEST)]
+    length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(logit)).sum(axis=0))])
+    kept = np.searchsorted(length, np.linspace(0.0, length[-1], POINTS))
+    return np.unique(np.concatenate([kept, [0, fmr.size - 1]]))
+
+
+def _reaches_eer(curve: ErrorCurve) -> bool:
+    return bool(curve.fmr[-1] >= curve.fnmr[-1])
+
+
+def _operating_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    for index, (name, (x, y)) in enumerate(points.items()):
+        axes.plot(
+            x,
+            y,
+            linestyle="none",
+            marker=marker(index),
+            markersize=8,
+            markerfacecolor="white",
+            markeredgecolor=BLACK,
+            markeredgewidth=1.5,
+            zorder=5,
+            clip_on=False,
+            label=shortened(name, 30),
+        )
+
+
+def _limits(rates: Sequence[FloatArray], trials: Sequence[int]) -> tuple[float, float]:
+    """Return the range of an axis: from about the smallest rate that the trials can show."""
+    smallest = max(0.5 / max(trials, default=1000), 1e-6)
+    inside = [rate[(rate >= smallest) & (rate <= 0.5)] for rate in rates]
+    largest = max((float(rate.max()) for rate in inside if rate.size), default=0.4)
+    return smallest, min(max(largest, 0.05) * 1.1, 0.55)
+
+
+_NORMAL: Final = NormalDist()
+_INVERSE: Final = np.frompyfunc(_NORMAL.inv_cdf, 1, 1)
+_CUMULATIVE: Final = np.frompyfunc(_NORMAL.cdf, 1, 1)
+
+
+def _deviate(share: FloatArray) -> FloatArray:
+    clipped = np.clip(share, _SMALLEST, 1.0 - _SMALLEST)
+    return np.asarray(_INVERSE(clipped), np.float64)
+
+
+def _share(deviate: FloatArray) -> FloatArray:
+    return np.asarray(_CUMULATIVE(deviate), np.float64)

@@ -1,0 +1,167 @@
+"""Rates with their intervals: N-way one-shot, rank-R identification, and losses compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from training.pictures.style import (
+    BLACK,
+    GREY,
+    colour,
+    dashes,
+    marker,
+    percent,
+    percent_axis,
+    printable,
+    shortened,
+    styled,
+)
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Rates along an axis.
+
+    Attributes:
+        value: float64[K], shares from 0 to 1.
+        lower: float64[K], the lower ends of their intervals; None when not known.
+        upper: float64[K], the upper ends.
+    """
+
+    value: FloatArray
+    lower: FloatArray | None = None
+    upper: FloatArray | None = None
+
+
+class Estimate(NamedTuple):
+    """One rate with its interval, and what it is the mean of.
+
+    Attributes:
+        value: Share from 0 to 1.
+        lower: The lower end of its interval; None when not known.
+        upper: The upper end.
+        runs: The same of each seed.
+    """
+
+    value: float
+    lower: float | None = None
+    upper: float | None = None
+    runs: tuple[float, ...] = ()
+
+
+@styled
+def oneshot_curve(ways: NDArray[np.integer], accuracy: Mapping[str, Series]) -> Figure:
+    """Plot one-shot accuracy over the number of classes to choose from, with chance.
+
+    Args:
+        ways: int[K], N of N-way.
+        accuracy: By name, such as the model and the pixels' nearest neighbour; K values each.
+    """
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    axes = figure.subplots()
+    _series(axes, ways, accuracy)
+    axes.plot(ways, 1.0 / np.asarray(ways), color=GREY, linestyle=(0, (1, 2)), label="chance (1 / N)")
+    axes.set(
+        xlabel="N, classes to choose from",
+        ylabel="right among N",
+        title="One-shot classification, N-way",
+        ylim=(0.0, 1.03),
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    percent_axis(axes, "y")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    return figure
+
+
+@styled
+def cmc_curve(ranks: NDArray[np.integer], rates: Mapping[str, Series]) -> Figure:
+    """Plot the share of searches whose reference is among the first R (cumulative match characteristic).
+
+    Args:
+        ranks: int[K], R, rising.
+        rates: By name; K values each.
+    """
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    axes = figure.subplots()
+    _series(axes, ranks, rates)
+    lowest = min(
+        (float((s.value if s.lower is None else s.lower).min()) for s in rates.values()), default=0.0
+    )
+    bottom = max(0.0, lowest - 0.1 * (1.0 - lowest) - 0.005)
+    axes.set(
+        xlabel="rank R",
+        ylabel="reference within rank R",
+        title="Identification by rank (CMC)",
+        ylim=(bottom, 1.0 + 0.04 * (1.0 - bottom)),
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    percent_axis(axes, "y")
+    axes.legend(loc="lower right")
+    return figure
+
+
+@styled
+def comparison_bars(measures: Mapping[str, Mapping[str, Estimate]], *, title: str = "") -> Figure:
+    """Compare ways to train, as bars with error bars: one panel a measure, one row a way.
+
+    Args:
+        measures: By name of the measure, then by name of the way to train; all measures have the same ways.
+            ``runs`` are drawn as dots.
+        title: Above all.
+    """
+    ways = list(next(iter(measures.values()), {}))
+    figure = Figure(figsize=(2.2 + 2.7 * len(measures), 0.42 * len(ways) + 1.3), layout="constrained")
+    if title:
+        figure.suptitle(printable(title), x=0.01, ha="left")
+    panels = figure.subplots(1, max(1, len(measures)), sharey=True, squeeze=False)[0]
+    for axes, (measure, estimates) in zip(panels, measures.items(), strict=False):
+        axes.set_title(printable(measure), fontsize=9.5)
+        _bars(axes, [estimates[way] for way in ways])
+    panels[0].set_yticks(range(len(ways)), [shortened(way, 34) for way in ways])
+    panels[0].invert_yaxis()
+    return figure
+
+
+def _series(axes: Axes, along: NDArray[np.integer], curves: Mapping[str, Series]) -> None:
+    for index, (name, series) in enumerate(curves.items()):
+        axes.plot(
+            along,
+            series.value,
+            color=colour(index),
+            linestyle=dashes(index),
+            marker=marker(index),
+            markersize=4.5,
+            label=shortened(name, 34),
+        )
+        if series.lower is not None and series.upper is not None:
+            axes.fill_between(along, series.lower, series.upper, color=colour(index), alpha=0.18, linewidth=0)
+
+
+def _bars(axes: Axes, estimates: list[Estimate]) -> None:
+    axes.grid(visible=False, axis="y")
+    reach = max((max(e.value, e.upper or 0.0, *e.runs, 0.0) for e in estimates), default=1.0) or 1.0
+    for row, estimate in enumerate(estimates):
+        axes.barh(row, estimate.value, height=0.62, color=colour(0), alpha=0.55)
+        end = max(estimate.value, estimate.upper or 0.0, *estimate.runs, 0.0)
+        if estimate.lower is not None and estimate.upper is not None:
+            error = [[max(0.0, estimate.value - estimate.lower)], [max(0.0, estimate.upper - estimate.value)]]
+            axes.errorbar(estimate.value, row, xerr=error, color=BLACK, capsize=3.0, linewidth=1.2)
+        axes.plot(estimate.runs, [row] * len(estimate.runs), "o", color=BLACK, markersize=3.0, alpha=0.6)
+        axes.annotate(
+            percent(estimate.value), (end, row), (5, 0), textcoords="offset points", va="center", fontsize=8.0
+        )
+    axes.set_xlim(0.0, reach * 1.3)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    percent_axis(axes, "x")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
