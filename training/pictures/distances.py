@@ -27,6 +27,7 @@ from training.pictures.style import (
     marker,
     percent,
     percent_axis,
+    percent_tick,
     printable,
     shortened,
     styled,
@@ -149,7 +150,7 @@ def det_curve(
 
     Source: Martin et al. (1997), "The DET curve in assessment of detection task performance".
     """
-    figure = Figure(figsize=(5.6, 5.0), layout="constrained")
+    figure = Figure(figsize=(5.8, 5.4), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("function", functions=(_deviate, _share))
     axes.set_yscale("function", functions=(_deviate, _share))
@@ -175,7 +176,7 @@ def det_curve(
     for axis, limits in ((axes.xaxis, x_limits), (axes.yaxis, y_limits)):
         ticks = [tick for tick in _TICKS if limits[0] <= tick <= limits[1]]
         axis.set_major_locator(FixedLocator(ticks))
-        axis.set_major_formatter(FixedFormatter([percent(tick) for tick in ticks]))
+        axis.set_major_formatter(FixedFormatter([percent_tick(tick) for tick in ticks]))
         axis.set_minor_locator(NullLocator())
     axes.set(
         xlim=x_limits,
@@ -184,7 +185,7 @@ def det_curve(
         ylabel="false non-match rate (FNMR)",
         title="Detection error trade-off",
     )
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.12), ncols=2)
     return figure
 
 
@@ -198,7 +199,7 @@ def roc_curve(
         curves: By name. A curve with an interval of its FNMR has it as a band.
         points: (FMR, FNMR) of operating points, by name.
     """
-    figure = Figure(figsize=(5.6, 5.0), layout="constrained")
+    figure = Figure(figsize=(5.8, 5.4), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log")
     for index, (name, curve) in enumerate(curves.items()):
@@ -229,7 +230,7 @@ def roc_curve(
         ylabel="mated trials that match (1 - FNMR)",
         title="Receiver operating characteristic",
     )
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.12), ncols=2)
     return figure
 
 

@@ -13,13 +13,19 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from numpy.typing import NDArray
 
-from training.pictures.style import BLACK, CYCLE, marker, percent, shortened, styled
+from training.pictures.style import BLACK, BLUE, CYCLE, ORANGE, marker, shortened, styled
 
 FloatArray = NDArray[np.float64]
 Method = Literal["pca", "t-sne"]
 
 NAMED: Final = 12
 """Subjects that are named; of more one sees only that they lie apart."""
+
+_NAMED_COLOURS: Final = (
+    *("#332288", "#CC6677", "#117733", "#88CCEE", "#882255", "#DDCC77"),
+    *("#44AA99", "#AA4499", "#999933", BLACK, ORANGE, BLUE),
+)
+"""The first nine are Paul Tol's "muted" scheme, for colour-blind readers too."""
 
 _TSNE_FROM: Final = 50
 """t-SNE starts from this many principal components, as its authors do: faster and less noisy."""
@@ -46,7 +52,7 @@ def project(embeddings: NDArray[np.floating], method: Method, *, seed: int = 0) 
     if method == "pca":
         fitted = PCA(2, svd_solver="full").fit(data)
         kept = float(np.nan_to_num(fitted.explained_variance_ratio_).sum())
-        return np.asarray(fitted.transform(data)), f"PCA, {percent(round(kept, 3))} of the variance"
+        return np.asarray(fitted.transform(data)), f"PCA, {kept:.0%} of the variance"
     if data.shape[1] > _TSNE_FROM and data.shape[0] > _TSNE_FROM:
         data = PCA(_TSNE_FROM, svd_solver="full").fit_transform(data)
     perplexity = min(30.0, (data.shape[0] - 1) / 3.0)
@@ -87,7 +93,7 @@ def embedding_maps(
         axes.margins(0.07)
         _scatter(axes, points, labels, subjects)
         if thumbnails is not None:
-            _thumbnails(axes, points, thumbnails)
+            _thumbnails(axes, points, thumbnails, [_colour(label, len(subjects)) for label in labels])
         elif len(subjects) <= NAMED:
             _names(axes, points, labels, subjects)
     if len(subjects) <= NAMED:
@@ -97,13 +103,13 @@ def embedding_maps(
 
 
 def _colour(index: int, count: int) -> tuple[float, ...] | str:
-    if count <= len(CYCLE):
-        return CYCLE[index]
+    if count <= len(_NAMED_COLOURS):
+        return (CYCLE if count <= len(CYCLE) else _NAMED_COLOURS)[index]
     return tuple(matplotlib.colormaps["turbo"]((index + 0.5) / count))
 
 
 def _scatter(axes: Axes, points: FloatArray, labels: NDArray[np.integer], subjects: Sequence[str]) -> None:
-    size = float(np.clip(6000.0 / max(len(points), 1), 7.0, 28.0))
+    size = float(np.clip(6000.0 / max(len(points), 1), 14.0, 30.0))
     for index, name in enumerate(subjects):
         own = points[labels == index]
         axes.scatter(
@@ -119,25 +125,26 @@ def _scatter(axes: Axes, points: FloatArray, labels: NDArray[np.integer], subjec
 
 
 def _names(axes: Axes, points: FloatArray, labels: NDArray[np.integer], subjects: Sequence[str]) -> None:
-    """Write each subject at the middle of its samples, but not over another's name."""
+    """Write each subject above the middle of its samples, but not over another's name."""
     extent = np.maximum(np.ptp(points, axis=0), np.finfo(np.float64).tiny)
     taken: list[FloatArray] = []
     for index, name in enumerate(subjects):
         own = points[labels == index]
         if not len(own):
             continue
-        middle = np.median(own, axis=0)
+        place = np.array([np.median(own[:, 0]), np.quantile(own[:, 1], 0.8)])
         words = shortened(name, 14)
         room = np.array([0.02 * len(words) + 0.01, 0.05])
-        if any(bool(np.all(np.abs(middle - other) / extent < room)) for other in taken):
+        if any(bool(np.all(np.abs(place - other) / extent < room)) for other in taken):
             continue
-        taken.append(middle)
-        axes.text(
-            middle[0],
-            middle[1],
+        taken.append(place)
+        axes.annotate(
             words,
+            (place[0], place[1]),
+            (0, 5),
+            textcoords="offset points",
             ha="center",
-            va="center",
+            va="bottom",
             fontsize=9.0,
             fontweight="bold",
             color=BLACK,
@@ -145,14 +152,21 @@ def _names(axes: Axes, points: FloatArray, labels: NDArray[np.integer], subjects
         )
 
 
-def _thumbnails(axes: Axes, points: FloatArray, images: Sequence[NDArray[np.uint8]]) -> None:
-    """Show an image where it lies if no other is shown there yet."""
+def _thumbnails(
+    axes: Axes,
+    points: FloatArray,
+    images: Sequence[NDArray[np.uint8]],
+    frames: Sequence[tuple[float, ...] | str],
+) -> None:
+    """Show an image where it lies if no other is shown there yet, framed in its subject's colour."""
     extent = np.maximum(np.ptp(points, axis=0), np.finfo(np.float64).tiny)
     taken: list[FloatArray] = []
-    for point, image in zip(points, images, strict=True):
+    for point, image, frame in zip(points, images, frames, strict=True):
         if any(float(np.abs((point - other) / extent).max()) < 0.055 for other in taken):
             continue
         taken.append(point)
         flat = image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image
         picture = OffsetImage(flat, zoom=16.0 / flat.shape[0], cmap="gray", norm=None)
-        axes.add_artist(AnnotationBbox(picture, (float(point[0]), float(point[1])), pad=0.08, frameon=True))
+        place = (float(point[0]), float(point[1]))
+        box = {"edgecolor": frame, "linewidth": 1.2}
+        axes.add_artist(AnnotationBbox(picture, place, pad=0.08, bboxprops=box))

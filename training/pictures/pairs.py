@@ -42,7 +42,12 @@ def pair_grid(
     count = len(left)
     columns = max(1, min(columns, count))
     rows = max(1, math.ceil(count / columns))
-    figure = Figure(figsize=(2.35 * columns, 1.75 * rows + (0.35 if title else 0.0)), layout="constrained")
+    widest = max(
+        (_width(first) + _width(second) for first, second in zip(left, right, strict=True)), default=2
+    )
+    cell = (max(2.2, 1.1 * widest), 1.1 * max(2.0, widest) / widest + 0.42)
+    size = (cell[0] * columns, cell[1] * rows + (0.4 if title else 0.0))
+    figure = Figure(figsize=size, layout="constrained")
     if title:
         figure.suptitle(printable(title), x=0.01, ha="left")
     cells = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -64,7 +69,7 @@ def _pair(
 ) -> None:
     start = 0.0
     for image in (first, second):
-        width = image.shape[1] / image.shape[0]
+        width = _width(image)
         axes.imshow(_shown(image), cmap="gray", vmin=0, vmax=255, extent=(start, start + width, 0.0, 1.0))
         start += width + _GAP
     match = distance <= threshold
@@ -91,6 +96,11 @@ def _pair(
         loc="center",
         pad=3.0,
     )
+
+
+def _width(image: NDArray[np.uint8]) -> float:
+    """Return the width when the height is one."""
+    return float(image.shape[1] / image.shape[0])
 
 
 def _shown(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -32,6 +32,8 @@ FloatArray = NDArray[np.float64]
 _SMOOTHED_OVER: Final = 40
 """A running mean over this part of the steps, a 40th, shows the trend of a noisy loss."""
 
+_ABBREVIATIONS: Final = {"eer", "fmr", "fnmr"}
+
 _DOTS: Final = 60
 """More measurements than this are a line without markers."""
 
@@ -183,4 +185,6 @@ def _rates(axes: Axes, log: Mapping[str, FloatArray], names: Sequence[str]) -> N
 
 
 def _words(column: str) -> str:
-    return printable(column).replace("_", " ")
+    """Return the name of a column as people write it: ``validation_eer`` is "validation EER"."""
+    words = printable(column).split("_")
+    return " ".join(word.upper() if word in _ABBREVIATIONS else word for word in words)

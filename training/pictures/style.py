@@ -141,19 +141,30 @@ def percent(share: float) -> str:
     """Return a share in percent, with as many digits as tell it from zero and from one.
 
     >>> [percent(share) for share in (0.0, 1e-05, 0.00123, 0.0345, 0.5, 0.9876, 0.99996, 1.0)]
-    ['0 %', '0.001 %', '0.12 %', '3.45 %', '50 %', '98.76 %', '99.996 %', '100 %']
+    ['0 %', '0.001 %', '0.12 %', '3.45 %', '50.00 %', '98.76 %', '99.996 %', '100 %']
     """
+    if share in {0.0, 1.0}:
+        return f"{share * 100.0:.0f} %"
     margin = min(share, 1.0 - share) * 100.0
     digits = 2
     while digits < 6 and 0.0 < margin < 10.0 ** (1 - digits) * 0.995:
         digits += 1
-    return f"{share * 100.0:.{digits}f}".rstrip("0").rstrip(".") + " %"
+    return f"{share * 100.0:.{digits}f} %"
+
+
+def percent_tick(share: float) -> str:
+    """Return a round share in percent.
+
+    >>> [percent_tick(share) for share in (0.0, 1e-06, 0.002, 0.125, 0.4, 1.0)]
+    ['0 %', '0.0001 %', '0.2 %', '12.5 %', '40 %', '100 %']
+    """
+    return f"{share * 100.0:.4f}".rstrip("0").rstrip(".") + " %"
 
 
 def percent_axis(axes: Axes, which: str) -> None:
     """Label the ticks of an axis ("x" or "y") of shares in percent."""
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_formatter(FuncFormatter(lambda share, _: percent(share)))
+    axis.set_major_formatter(FuncFormatter(lambda share, _: percent_tick(share)))
 
 
 def colour(index: int) -> str:
