@@ -119,6 +119,38 @@ def clustered_interval(errors: NDArray[np.bool_], cluster: NDArray[np.integer]) 
     return wilson_interval(rate, worth * (_Z95_TWO_SIDED / student_quantile(clusters - 1)) ** 2)
 
 
+def jackknife_interval(
+    *,
+    errors: int,
+    trials: int,
+    errors_without: NDArray[np.int64],
+    trials_without: NDArray[np.int64],
+    worth_at_most: int,
+    independent: int,
+) -> Interval:
+    """Return the interval of an error rate from what it would be without each subject.
+
+    Args:
+        errors: Trials that went wrong.
+        trials: All of them, at least one.
+        errors_without: int64[S], errors left when a subject takes no part, on any side of a trial.
+        trials_without: int64[S], trials left.
+        worth_at_most: Independent trials that the trials can be worth at most.
+        independent: How many they are worth when every trial or none went wrong.
+
+    Source: the jackknife's variance of a statistic of subjects, Efron and Stein (1981), Annals of
+        Statistics 9; it errs on the large side.
+    """
+    rate = errors / trials
+    left = trials_without > 0
+    without = errors_without[left] / trials_without[left]
+    if errors in {0, trials} or without.size < 2:
+        return wilson_interval(rate, independent)
+    variance = (without.size - 1) / without.size * float(np.square(without - without.mean()).sum())
+    worth = min(rate * (1.0 - rate) / variance, worth_at_most) if variance > 0.0 else float(worth_at_most)
+    return wilson_interval(rate, worth * (_Z95_TWO_SIDED / student_quantile(without.size - 1)) ** 2)
+
+
 def student_quantile(freedom: float) -> float:
     """Return Student's two-sided 95 % quantile, at most 1 % too large between tabulated degrees of freedom.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -160,14 +160,32 @@ def run_trials(listed: PairList, embedded: Embedded, metric: Metric) -> Trials:
     rows = {photo: row for row, photo in enumerate(photos)}
     names = {name: index for index, name in enumerate(sorted({photo.subject for photo in photos}))}
     sides = np.array([(rows[pair.first], rows[pair.second]) for pair in listed.pairs])
-    distance = distances(embedded.embeddings[sides[:, 0]], embedded.embeddings[sides[:, 1]], metric)
-    distance[~embedded.ok[sides].all(axis=1)] = np.inf
-    return Trials(
-        distance,
-        np.array([pair.mated for pair in listed.pairs]),
-        np.array([(names[pair.first.subject], names[pair.second.subject]) for pair in listed.pairs]),
-        listed.folds,
-    )
+    subject = np.array([names[photo.subject] for photo in photos])
+    return replace(compare(embedded.embeddings, sides, subject, metric, embedded.ok), folds=listed.folds)
+
+
+def compare(
+    embeddings: NDArray[np.floating],
+    pairs: NDArray[np.integer],
+    labels: NDArray[np.integer],
+    metric: Metric,
+    ok: NDArray[np.bool_] | None = None,
+) -> Trials:
+    """Compare pairs of labelled embeddings.
+
+    Args:
+        embeddings: float[N, D].
+        pairs: int[P, 2], rows of the embeddings.
+        labels: int[N], the subject of each embedding.
+        metric: The model's.
+        ok: bool[N], which images could be embedded; all of them by default.
+    """
+    sides = labels[pairs]
+    distance = distances(embeddings[pairs[:, 0]], embeddings[pairs[:, 1]], metric)
+    if ok is not None:
+        distance[~ok[pairs].all(axis=1)] = np.inf
+    numbers = np.unique(sides, return_inverse=True)[1].reshape(sides.shape)
+    return Trials(distance, sides[:, 0] == sides[:, 1], numbers)
 
 
 def evaluate(

@@ -6,6 +6,7 @@ import pytest
 from training.evaluation.intervals import (
     clustered_interval,
     disjoint_pairs,
+    jackknife_interval,
     mated_weights,
     nonmated_weights,
     resample_subjects,
@@ -161,3 +162,29 @@ def test_interval_by_cluster_holds_the_true_rate_in_95_of_100_runs(clusters: int
         held_by_trial += by_trial[0] <= 0.2 <= by_trial[1]
     assert held / runs == pytest.approx(0.95, abs=0.025)
     assert held_by_trial / runs < 0.90
+
+
+def test_jackknife_of_a_mean_of_independent_trials_is_wilsons() -> None:
+    # One trial a subject, 30 errors in 100: without a subject 29 or 30 errors are left of 99.
+    errors = np.arange(100) < 30
+    found = jackknife_interval(
+        errors=30,
+        trials=100,
+        errors_without=30 - errors.astype(np.int64),
+        trials_without=np.full(100, 99),
+        worth_at_most=100,
+        independent=100,
+    )
+    assert found == pytest.approx(wilson_interval(0.3, 99 * (1.96 / 1.984) ** 2), abs=1e-3)
+
+
+def test_jackknife_without_an_error_counts_independent_trials_only() -> None:
+    found = jackknife_interval(
+        errors=0,
+        trials=1000,
+        errors_without=np.zeros(50, np.int64),
+        trials_without=np.full(50, 980),
+        worth_at_most=1000,
+        independent=50,
+    )
+    assert found == wilson_interval(0.0, 50)
