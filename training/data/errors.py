@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Self
 
 from app.errors import VisavisError
 
@@ -17,3 +18,8 @@ class MissingDataError(DataError):
     """A data set, or a file of it, is not where it is looked for."""
 
     code: ClassVar[str] = "data_missing"
+
+    @classmethod
+    def of(cls, path: Path, name: str) -> Self:
+        """Return the error for a file of a public set, with the command that fetches it."""
+        return cls(f"{path} is not there; get it with: visavis data fetch {name}")

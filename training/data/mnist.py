@@ -54,7 +54,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     try:
         data = gzip.decompress(path.read_bytes())
     except FileNotFoundError as error:
-        raise MissingDataError(f"{path} is not there; get it with: visavis data fetch mnist") from error
+        raise MissingDataError.of(path, "mnist") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} is damaged: {error}; delete it and run: visavis data fetch mnist") from error
     if len(data) < 4 or data[:3] != b"\0\0\x08":

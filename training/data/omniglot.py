@@ -88,7 +88,7 @@ def _read_members(path: Path) -> dict[tuple[str, int], bytes]:
                     subject = f"{match['alphabet']}/{match['character']}"
                     files[subject, int(match["drawer"])] = archive.read(member)
     except FileNotFoundError as error:
-        raise MissingDataError(f"{path} is not there; get it with: visavis data fetch omniglot") from error
+        raise MissingDataError.of(path, "omniglot") from error
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{path} is damaged: {error}; run: visavis data fetch omniglot") from error
     if not files:
