@@ -141,7 +141,7 @@ def percent(share: float) -> str:
     """Return a share in percent, with as many digits as tell it from zero and from one.
 
     >>> [percent(share) for share in (0.0, 1e-05, 0.00123, 0.0345, 0.5, 0.9876, 0.99996, 1.0)]
-    ['0 %', '0.001 %', '0.12 %', '3.45 %', '50.00 %', '98.76 %', '99.996 %', '100 %']
+    ['0 %', '0.0010 %', '0.12 %', '3.45 %', '50.00 %', '98.76 %', '99.9960 %', '100 %']
     """
     if share in {0.0, 1.0}:
         return f"{share * 100.0:.0f} %"
