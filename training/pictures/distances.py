@@ -7,7 +7,7 @@ t (ISO/IEC 19795-1). Trials without a distance (infinity) are left out, as rates
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Final
 
@@ -17,6 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from numpy.typing import NDArray
 
+from training.evaluation.intervals import (
+    mated_weights,
+    nonmated_weights,
+    resample_subjects,
+    resampled_interval,
+)
+from training.evaluation.verification import SEED, Trials
 from training.pictures.style import (
     BLACK,
     GREY,
@@ -38,9 +45,27 @@ FloatArray = NDArray[np.float64]
 POINTS: Final = 2000
 """Points of a curve at most: more cannot be seen."""
 
+_BAND_POINTS: Final = 250
+"""Intervals along a curve at most."""
+
 _TICKS: Final = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9)
 _SMALLEST: Final = 1e-7
 """A rate of zero has no place on these axes; it is drawn here, outside of what is shown."""
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """95 % intervals of FNMR at rising FMR.
+
+    Attributes:
+        fmr: float64[B], rising; each interval holds up to the next.
+        lower: float64[B].
+        upper: float64[B].
+    """
+
+    fmr: FloatArray
+    lower: FloatArray
+    upper: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +76,9 @@ class ErrorCurve:
         threshold: float64[T], from below every distance to the largest.
         fmr: float64[T], rising.
         fnmr: float64[T], falling.
-        fnmr_lower: float64[T], the lower end of FNMR's interval at this FMR; None when not known.
-        fnmr_upper: float64[T], the upper end.
         mated: Trials of mated pairs that were compared.
         nonmated: Trials of non-mated pairs that were compared.
+        band: Intervals of FNMR; None when not known.
     """
 
     threshold: FloatArray
@@ -62,8 +86,7 @@ class ErrorCurve:
     fnmr: FloatArray
     mated: int
     nonmated: int
-    fnmr_lower: FloatArray | None = None
-    fnmr_upper: FloatArray | None = None
+    band: Band | None = None
 
     @property
     def eer(self) -> float:
@@ -99,6 +122,52 @@ def error_curve(mated: FloatArray, nonmated: FloatArray, *, nonmated_total: int 
     return ErrorCurve(threshold[kept], fmr[kept], fnmr[kept], mated.size, total)
 
 
+def curve_of_trials(trials: Trials, *, resamples: int = 300, seed: int = SEED) -> ErrorCurve:
+    """Measure FMR and FNMR with intervals, those of ``visavis evaluate verification``.
+
+    The band says what FNMR is at a given FMR: its threshold is chosen anew in each resample of the subjects.
+
+    Args:
+        trials: Of both kinds some compared.
+        resamples: How often the subjects are resampled.
+        seed: Of the resampling.
+    """
+    compared = trials.compared
+    mated, nonmated = trials.mated & compared, ~trials.mated & compared
+    curve = error_curve(trials.distance[mated], trials.distance[nonmated])
+    # The last point of each FMR is the highest threshold with it, so the one with the lowest FNMR.
+    last = np.flatnonzero(np.r_[np.diff(curve.fmr) > 0.0, True])
+    last = last[np.unique(np.linspace(0, last.size - 1, _BAND_POINTS).astype(np.intp))]
+    order = (np.flatnonzero(mated), np.flatnonzero(nonmated))
+    order = (order[0][np.argsort(trials.distance[mated])], order[1][np.argsort(trials.distance[nonmated])])
+    thresholds = np.unique(np.concatenate([[-np.inf], trials.distance[compared]]))
+    matched = [np.searchsorted(trials.distance[kind], thresholds, side="right") for kind in order]
+    rng = np.random.default_rng(seed)
+    at_fmr = []
+    for _ in range(resamples):
+        counts = resample_subjects(rng, int(trials.subjects.max()) + 1, 1)
+        weights = (
+            mated_weights(counts, trials.subjects[order[0], 0])[0],
+            nonmated_weights(counts, trials.subjects[order[1]])[0],
+        )
+        # With few subjects a resample can miss one kind of trial altogether; it then tells nothing.
+        if all(weight.any() for weight in weights):
+            shares = [
+                np.concatenate([[0], np.cumsum(weight)])[first] / weight.sum()
+                for weight, first in zip(weights, matched, strict=True)
+            ]
+            allowed = np.searchsorted(shares[1], curve.fmr[last], side="right") - 1
+            at_fmr.append(1.0 - shares[0][allowed])
+    independent = int(np.unique(trials.subjects[order[0], 0]).size)
+    resampled = np.array(at_fmr).reshape(-1, last.size)
+    ends = [
+        resampled_interval(float(rate), measured, trials=order[0].size, independent=independent)
+        for rate, measured in zip(curve.fnmr[last], resampled.T, strict=True)
+    ]
+    lower, upper = np.array(ends).T
+    return replace(curve, band=Band(curve.fmr[last], lower, upper))
+
+
 @styled
 def distance_histogram(
     mated: FloatArray,
@@ -119,7 +188,7 @@ def distance_histogram(
     """
     kinds = [kind[np.isfinite(kind)] for kind in (mated, nonmated)]
     edges = np.histogram_bin_edges(np.concatenate(kinds), bins)
-    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    figure = Figure(figsize=(9.6, 3.9), layout="constrained")
     axes = figure.subplots()
     looks = (("mated", MATED, mated, "-"), ("non-mated", NONMATED, nonmated, "--"))
     for kind, (name, hue, every, dash) in zip(kinds, looks, strict=True):
@@ -134,7 +203,7 @@ def distance_histogram(
     for index, (name, threshold) in enumerate(sorted((thresholds or {}).items(), key=lambda item: item[1])):
         label = f"{shortened(name, 32)}: threshold {threshold:.4g}"
         axes.axvline(threshold, color=BLACK, linewidth=1.3, linestyle=dashes(index + 1), label=label)
-    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.17), ncols=2)
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.14), ncols=3)
     return figure
 
 
@@ -161,9 +230,10 @@ def det_curve(
             else shortened(name, 30)
         )
         axes.plot(curve.fmr, curve.fnmr, color=colour(index), linestyle=dashes(index), label=label)
-        if curve.fnmr_lower is not None and curve.fnmr_upper is not None:
+        if curve.band is not None:
+            ends = (curve.band.lower, curve.band.upper)
             axes.fill_between(
-                curve.fmr, curve.fnmr_lower, curve.fnmr_upper, color=colour(index), alpha=0.15, lw=0
+                curve.band.fmr, *ends, step="post", color=colour(index), alpha=0.15, linewidth=0
             )
     _operating_points(axes, points or {})
     x_limits = _limits(
@@ -210,9 +280,11 @@ def roc_curve(
             linestyle=dashes(index),
             label=shortened(name, 30),
         )
-        if curve.fnmr_lower is not None and curve.fnmr_upper is not None:
-            band = (1.0 - curve.fnmr_upper, 1.0 - curve.fnmr_lower)
-            axes.fill_between(curve.fmr, *band, color=colour(index), alpha=0.15, linewidth=0)
+        if curve.band is not None:
+            ends = (1.0 - curve.band.upper, 1.0 - curve.band.lower)
+            axes.fill_between(
+                curve.band.fmr, *ends, step="post", color=colour(index), alpha=0.15, linewidth=0
+            )
     _operating_points(axes, {name: (fmr, 1.0 - fnmr) for name, (fmr, fnmr) in (points or {}).items()})
     smallest = max(1.0 / max((curve.nonmated for curve in curves.values()), default=1000), 1e-6)
     decades = np.arange(np.floor(np.log10(smallest)), 1.0)
@@ -247,7 +319,7 @@ def distance_matrix(
         quantity: What the colour bar says; "similarity" where larger is closer.
     """
     order = np.argsort(labels, kind="stable")
-    figure = Figure(figsize=(6.4, 5.4), layout="constrained")
+    figure = Figure(figsize=(6.8, 5.6), layout="constrained")
     axes = figure.subplots()
     axes.grid(visible=False)
     picture = axes.imshow(distance[np.ix_(order, order)], cmap="viridis", interpolation="nearest")

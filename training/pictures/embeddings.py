@@ -98,7 +98,7 @@ def embedding_maps(
             _names(axes, points, labels, subjects)
     if len(subjects) <= NAMED:
         handles, names = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=6)
+        figure.legend(handles, names, loc="outside lower center", ncols=6, markerscale=1.8)
     return figure
 
 

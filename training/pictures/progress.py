@@ -76,7 +76,7 @@ def loss_curves(
         if names
     ]
     heights = [height for _, _, height in panels] or [1.0]
-    figure = Figure(figsize=(7.2, sum(heights) + 0.5), layout="constrained")
+    figure = Figure(figsize=(9.6, sum(heights) + 0.5), layout="constrained")
     rows = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (names, draw, _) in zip(rows, panels, strict=False):
         if draw is None:
@@ -102,7 +102,7 @@ def triplet_kinds(
     """
     counts = np.stack([hard, semi_hard, easy]).astype(np.float64)
     shares = counts / np.maximum(counts.sum(axis=0), np.finfo(np.float64).tiny)
-    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    figure = Figure(figsize=(9.6, 3.0), layout="constrained")
     axes = figure.subplots()
     areas = axes.stackplot(
         step,

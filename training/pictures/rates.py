@@ -67,7 +67,7 @@ def oneshot_curve(ways: NDArray[np.integer], accuracy: Mapping[str, Series]) -> 
         ways: int[K], N of N-way.
         accuracy: By name, such as the model and the pixels' nearest neighbour; K values each.
     """
-    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    figure = Figure(figsize=(5.8, 4.6), layout="constrained")
     axes = figure.subplots()
     _series(axes, ways, accuracy)
     axes.plot(ways, 1.0 / np.asarray(ways), color=GREY, linestyle=(0, (1, 2)), label="chance (1 / N)")
@@ -79,7 +79,7 @@ def oneshot_curve(ways: NDArray[np.integer], accuracy: Mapping[str, Series]) -> 
     )
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     percent_axis(axes, "y")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.14), ncols=2)
     return figure
 
 
@@ -91,7 +91,7 @@ def cmc_curve(ranks: NDArray[np.integer], rates: Mapping[str, Series]) -> Figure
         ranks: int[K], R, rising.
         rates: By name; K values each.
     """
-    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    figure = Figure(figsize=(5.8, 4.6), layout="constrained")
     axes = figure.subplots()
     _series(axes, ranks, rates)
     lowest = min(
@@ -106,7 +106,7 @@ def cmc_curve(ranks: NDArray[np.integer], rates: Mapping[str, Series]) -> Figure
     )
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     percent_axis(axes, "y")
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.14), ncols=2)
     return figure
 
 

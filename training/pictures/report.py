@@ -10,7 +10,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
 import jinja2
 from matplotlib.figure import Figure
@@ -22,6 +22,9 @@ SVG_LARGEST: Final = 180_000
 
 _WIDE: Final = 6.5
 """A figure wider than this, in inches, has a row of its own."""
+
+Section = Literal["results", "points", "worst", "embeddings", "training"]
+"""Sections of the page with pictures."""
 
 _TEMPLATE: Final = "report.html.j2"
 
@@ -190,23 +193,23 @@ class Report:
         *,
         caption: str,
         alternative: str,
-        section: str = "pictures",
+        section: Section,
         wide: bool | None = None,
     ) -> None:
         """Add a picture.
 
         Args:
             figure: Of ``training.pictures``.
-            title: Above it.
+            title: Short; the caption goes on from there.
             caption: What it shows and how to read it.
             alternative: What someone who cannot see it should know.
-            section: ``results``, ``points``, ``training``, ``pictures`` or ``worst``.
+            section: Where it is shown.
             wide: Whether it has a row of its own; by its width when None.
 
         Raises:
             ValueError: There is no such section, or the alternative text is empty.
         """
-        if section not in {"results", "points", "training", "pictures", "worst"}:
+        if section not in get_args(Section):
             raise ValueError(f"the page has no section {section!r}")
         if not alternative.strip():
             raise ValueError("a picture needs a text for those who cannot see it")
