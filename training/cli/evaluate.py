@@ -7,15 +7,23 @@ from typing import Any
 
 import click
 
-from app.cli.common import face_option, given, models_dir_option, print_json, progress_bar
+from app.cli.common import face_option, models_dir_option, print_json
 from app.encoding.detection import FaceChoice
-from app.encoding.model import Model, open_model
-from app.settings import load_settings
+from app.encoding.model import Model
+from training.cli.identification import identification
+from training.cli.measuring import (
+    as_json_option,
+    described,
+    embedded_with_progress,
+    model_line,
+    model_option,
+    opened,
+    span,
+)
+from training.cli.oneshot import nway, oneshot
 from training.evaluation.pairs import locate_images, read_pairs
-from training.evaluation.verification import Rates, Report, embed_photos, run_trials
+from training.evaluation.verification import Rates, Report, run_trials
 from training.evaluation.verification import evaluate as measure
-
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
@@ -23,8 +31,12 @@ def evaluate() -> None:
     """Measure a model on labelled images."""
 
 
+for _command in (oneshot, nway, identification):
+    evaluate.add_command(_command)
+
+
 @evaluate.command("verification")
-@click.option("--model", help="Model id.  [default: the first of VISAVIS_MODELS]")
+@model_option
 @click.option(
     "--images",
     required=True,
@@ -39,7 +51,7 @@ def evaluate() -> None:
 )
 @face_option("central")
 @models_dir_option
-@_as_json
+@as_json_option
 def verification(
     model: str | None, images: Path, pairs: Path, face: FaceChoice, models_dir: Path | None, as_json: bool
 ) -> None:
@@ -60,19 +72,12 @@ def verification(
     """
     listed = read_pairs(pairs)
     files = locate_images(listed, images)
-    settings = load_settings(**given(models_dir=models_dir))
-    loaded = open_model(settings.models_dir / (model or settings.models[0]), provider=settings.provider)
-    with progress_bar(len(files), "embedding") as progress:
-        embedded = embed_photos(loaded.images, files, face, progress=progress)
-    for path, reason in zip(embedded.paths, embedded.reasons, strict=True):
-        if reason:
-            click.echo(f"{path}: {reason}", err=True)
+    loaded = opened(model, models_dir)
+    embedded = embedded_with_progress(loaded, [files[photo] for photo in sorted(files)], face)
     point = loaded.manifest.default_point
     report = measure(run_trials(listed, embedded, loaded.manifest.metric), point.threshold)
     answer = {
-        "model": loaded.model_id,
-        "model_digest": loaded.digest,
-        "metric": loaded.manifest.metric,
+        **described(loaded),
         "images": len(files),
         "failures_to_acquire": int((~embedded.ok).sum()),
         **report.as_json(),
@@ -90,14 +95,13 @@ def _table(report: Report, answer: dict[str, Any], model: Model) -> str:
     failed_mated, failed_nonmated = report.failed_trials
     accuracy = report.accuracy
     lines = [
-        f"model     {model.model_id} {model.manifest.version} ({model.digest[:12]}), "
-        f"{answer['metric']} distance",
+        model_line(model),
         f"trials    {mated} mated, {nonmated} non-mated; {answer['images']} images of "
         f"{report.subjects} subjects",
         f"failures  {answer['failures_to_acquire']} images not acquired; {failed_mated} mated and "
         f"{failed_nonmated} non-mated trials not compared",
         f"accuracy  {accuracy.mean:.4f} +- {accuracy.std:.4f} over {accuracy.folds} folds",
-        f"EER       {report.eer:.4f}  {_span(report.eer_interval)}",
+        f"EER       {report.eer:.4f}  {span(report.eer_interval)}",
         "",
         f"{'at':<18}{'threshold':<11}{'FMR':<31}FNMR",
     ]
@@ -110,10 +114,6 @@ def _table(report: Report, answer: dict[str, Any], model: Model) -> str:
 
 
 def _row(label: str, rates: Rates) -> str:
-    fmr = f"{rates.fmr:.2e}  {_span((rates.fmr_lower95, rates.fmr_upper95), '.2e')}"
-    fnmr = f"{rates.fnmr:.4f}  {_span((rates.fnmr_lower95, rates.fnmr_upper95))}"
+    fmr = f"{rates.fmr:.2e}  {span((rates.fmr_lower95, rates.fmr_upper95), '.2e')}"
+    fnmr = f"{rates.fnmr:.4f}  {span((rates.fnmr_lower95, rates.fnmr_upper95))}"
     return f"{label:<18}{rates.threshold:<11.4f}{fmr:<31}{fnmr}"
-
-
-def _span(interval: tuple[float, float], style: str = ".4f") -> str:
-    return f"[{interval[0]:{style}}, {interval[1]:{style}}]"

@@ -9,17 +9,14 @@ FNMR and EER, which are rates of comparisons, leave it out. Both are counted in 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.encoding.bulk import Embedded, embed_files
-from app.encoding.detection import FaceChoice
-from app.encoding.image_encoder import ImageEncoder
+from app.encoding.bulk import Embedded
 from app.errors import InvalidRequestError
 from app.matching.distances import Metric, distances
 from training.evaluation.intervals import (
@@ -30,7 +27,7 @@ from training.evaluation.intervals import (
     resample_subjects,
     resampled_interval,
 )
-from training.evaluation.pairs import PairList, Photo
+from training.evaluation.pairs import PairList
 
 TARGETS: Final = ("0.01", "0.001", "0.0001")
 """False match rates at which FNMR is reported, as the report spells them."""
@@ -135,17 +132,6 @@ class Report:
             "failed_trials": dict(zip(("mated", "nonmated"), self.failed_trials, strict=True)),
             "subjects": self.subjects,
         }
-
-
-def embed_photos(
-    encoder: ImageEncoder,
-    files: Mapping[Photo, Path],
-    face: FaceChoice,
-    *,
-    progress: Callable[[int], None] = lambda _: None,
-) -> Embedded:
-    """Embed every image once, in the order of its name."""
-    return embed_files(encoder, [files[photo] for photo in sorted(files)], face, progress=progress)
 
 
 def run_trials(listed: PairList, embedded: Embedded, metric: Metric) -> Trials:

@@ -1,5 +1,8 @@
 """One-shot trials: how they are drawn, what counts as an error, and rates known by hand."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -247,3 +250,17 @@ def test_report_names_rates_intervals_and_counts() -> None:
     assert (answer["error_rate"], answer["trials"], answer["ways"], answer["ties"]) == (0.25, 4, 2, 1)
     assert answer["chance_error_rate"] == 0.5
     assert answer["error_rate_lower95"] < 0.25 < answer["error_rate_upper95"]
+
+
+def test_example_of_the_documentation_runs() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    names = {
+        "labels": np.repeat(np.arange(40), 4),
+        "alphabets": ["Greek"] * 20 + ["Latin"] * 20,
+        "drawers": np.tile(np.arange(4), 40),
+        "embeddings": np.eye(40).repeat(4, axis=0),
+    }
+    exec(example[1], names)
+    assert one_shot(names["trials"], names["distance"]).errors == 0  # type: ignore[arg-type]
