@@ -31,11 +31,11 @@ from training.pictures.style import (
     NONMATED,
     colour,
     dashes,
+    legend_label,
     marker,
     percent,
     percent_axis,
     percent_tick,
-    printable,
     shortened,
     styled,
 )
@@ -123,49 +123,48 @@ def error_curve(mated: FloatArray, nonmated: FloatArray, *, nonmated_total: int 
 
 
 def curve_of_trials(trials: Trials, *, resamples: int = 300, seed: int = SEED) -> ErrorCurve:
-    """Measure FMR and FNMR with intervals, those of ``visavis evaluate verification``.
+    """Measure FMR and FNMR with intervals, as ``visavis evaluate verification`` measures them.
 
     The band says what FNMR is at a given FMR: its threshold is chosen anew in each resample of the subjects.
+    Where all mated trials match or none does, the curve is outside of the picture, and there is no band.
 
     Args:
         trials: Of both kinds some compared.
         resamples: How often the subjects are resampled.
         seed: Of the resampling.
     """
-    compared = trials.compared
-    mated, nonmated = trials.mated & compared, ~trials.mated & compared
+    order = np.argsort(trials.distance)[: np.count_nonzero(trials.compared)]
+    mated, nonmated = (order[trials.mated[order] == kind] for kind in (True, False))
     curve = error_curve(trials.distance[mated], trials.distance[nonmated])
     # The last point of each FMR is the highest threshold with it, so the one with the lowest FNMR.
-    last = np.flatnonzero(np.r_[np.diff(curve.fmr) > 0.0, True])
-    last = last[np.unique(np.linspace(0, last.size - 1, _BAND_POINTS).astype(np.intp))]
-    order = (np.flatnonzero(mated), np.flatnonzero(nonmated))
-    order = (order[0][np.argsort(trials.distance[mated])], order[1][np.argsort(trials.distance[nonmated])])
-    thresholds = np.unique(np.concatenate([[-np.inf], trials.distance[compared]]))
-    matched = [np.searchsorted(trials.distance[kind], thresholds, side="right") for kind in order]
+    drawn = np.r_[np.diff(curve.fmr) > 0.0, True] & (curve.fnmr > 0.0) & (curve.fnmr < 1.0)
+    at: NDArray[np.intp] = np.flatnonzero(drawn)
+    if not at.size:
+        return curve
+    at = at[np.unique(np.linspace(0, at.size - 1, _BAND_POINTS).astype(np.intp))]
+    thresholds = np.concatenate([[-np.inf], np.unique(trials.distance[order])])
+    matched, false_matches = (
+        np.searchsorted(trials.distance[kind], thresholds, side="right") for kind in (mated, nonmated)
+    )
     rng = np.random.default_rng(seed)
-    at_fmr = []
+    fnmr = []
     for _ in range(resamples):
         counts = resample_subjects(rng, int(trials.subjects.max()) + 1, 1)
-        weights = (
-            mated_weights(counts, trials.subjects[order[0], 0])[0],
-            nonmated_weights(counts, trials.subjects[order[1]])[0],
-        )
+        true = mated_weights(counts, trials.subjects[mated, 0])[0]
+        false = nonmated_weights(counts, trials.subjects[nonmated])[0]
         # With few subjects a resample can miss one kind of trial altogether; it then tells nothing.
-        if all(weight.any() for weight in weights):
-            shares = [
-                np.concatenate([[0], np.cumsum(weight)])[first] / weight.sum()
-                for weight, first in zip(weights, matched, strict=True)
-            ]
-            allowed = np.searchsorted(shares[1], curve.fmr[last], side="right") - 1
-            at_fmr.append(1.0 - shares[0][allowed])
-    independent = int(np.unique(trials.subjects[order[0], 0]).size)
-    resampled = np.array(at_fmr).reshape(-1, last.size)
+        if true.any() and false.any():
+            fmr = np.r_[0, np.cumsum(false)][false_matches] / false.sum()
+            allowed = np.searchsorted(fmr, curve.fmr[at], side="right") - 1
+            fnmr.append(1.0 - np.r_[0, np.cumsum(true)][matched[allowed]] / true.sum())
+    resampled = np.array(fnmr).reshape(-1, at.size).T
+    independent = int(np.unique(trials.subjects[mated, 0]).size)
     ends = [
-        resampled_interval(float(rate), measured, trials=order[0].size, independent=independent)
-        for rate, measured in zip(curve.fnmr[last], resampled.T, strict=True)
+        resampled_interval(rate, measured, trials=mated.size, independent=independent)
+        for rate, measured in zip(curve.fnmr[at].tolist(), resampled, strict=True)
     ]
     lower, upper = np.array(ends).T
-    return replace(curve, band=Band(curve.fmr[last], lower, upper))
+    return replace(curve, band=Band(curve.fmr[at], lower, upper))
 
 
 @styled
@@ -196,12 +195,12 @@ def distance_histogram(
         label = f"{name}: {kind.size:,} trials" + _failed(every.size - kind.size)
         axes.stairs(share, edges, fill=True, color=hue, alpha=0.25, label=label)
         axes.stairs(share, edges, color=hue, linewidth=1.6, linestyle=dash)
-    axes.set(xlabel=f"{printable(unit)} (smaller is closer)", ylabel="share of trials", title="Distances")
+    axes.set(xlabel=f"{shortened(unit, 60)} (smaller is closer)", ylabel="share of trials", title="Distances")
     axes.margins(y=0.04)
     axes.set_ylim(bottom=0.0)
     percent_axis(axes, "y")
     for index, (name, threshold) in enumerate(sorted((thresholds or {}).items(), key=lambda item: item[1])):
-        label = f"{shortened(name, 32)}: threshold {threshold:.4g}"
+        label = f"{legend_label(name, 32)}: threshold {threshold:.4g}"
         axes.axvline(threshold, color=BLACK, linewidth=1.3, linestyle=dashes(index + 1), label=label)
     axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.14), ncols=3)
     return figure
@@ -225,9 +224,9 @@ def det_curve(
     axes.set_yscale("function", functions=(_deviate, _share))
     for index, (name, curve) in enumerate(curves.items()):
         label = (
-            f"{shortened(name, 30)} (EER {percent(curve.eer)})"
+            f"{legend_label(name, 30)} (EER {percent(curve.eer)})"
             if _reaches_eer(curve)
-            else shortened(name, 30)
+            else legend_label(name, 30)
         )
         axes.plot(curve.fmr, curve.fnmr, color=colour(index), linestyle=dashes(index), label=label)
         if curve.band is not None:
@@ -278,7 +277,7 @@ def roc_curve(
             1.0 - curve.fnmr,
             color=colour(index),
             linestyle=dashes(index),
-            label=shortened(name, 30),
+            label=legend_label(name, 30),
         )
         if curve.band is not None:
             ends = (1.0 - curve.band.upper, 1.0 - curve.band.lower)
@@ -286,7 +285,8 @@ def roc_curve(
                 curve.band.fmr, *ends, step="post", color=colour(index), alpha=0.15, linewidth=0
             )
     _operating_points(axes, {name: (fmr, 1.0 - fnmr) for name, (fmr, fnmr) in (points or {}).items()})
-    smallest = max(1.0 / max((curve.nonmated for curve in curves.values()), default=1000), 1e-6)
+    trials = max((curve.nonmated for curve in curves.values()), default=1000)
+    smallest = min(max(1.0 / trials, 1e-6), 0.1)
     decades = np.arange(np.floor(np.log10(smallest)), 1.0)
     shown = [(1.0 - curve.fnmr)[curve.fmr >= smallest] for curve in curves.values()]
     lowest = min((float(rates.min()) for rates in shown if rates.size), default=0.0)
@@ -340,8 +340,8 @@ def distance_matrix(
         axes.set(xlabel=f"samples of {starts.size} subjects, in their order")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"{printable(quantity).capitalize()} between samples, ordered by subject")
-    bar = figure.colorbar(picture, ax=axes, shrink=0.85, label=printable(quantity))
+    axes.set_title(f"{shortened(quantity, 30).capitalize()} between samples, ordered by subject")
+    bar = figure.colorbar(picture, ax=axes, shrink=0.85, label=shortened(quantity, 30))
     bar.outline.set_visible(False)
     return figure
 
@@ -377,7 +377,7 @@ def _operating_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> 
             markeredgewidth=1.5,
             zorder=5,
             clip_on=False,
-            label=shortened(name, 30),
+            label=legend_label(name, 30),
         )
 
 

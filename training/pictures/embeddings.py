@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from numpy.typing import NDArray
 
-from training.pictures.style import BLACK, BLUE, CYCLE, ORANGE, marker, shortened, styled
+from training.pictures.style import BLACK, BLUE, CYCLE, ORANGE, legend_label, marker, shortened, styled
 
 FloatArray = NDArray[np.float64]
 Method = Literal["pca", "t-sne"]
@@ -40,7 +40,7 @@ def project(embeddings: NDArray[np.floating], method: Method, *, seed: int = 0) 
         seed: Of t-SNE; PCA has none.
 
     Returns:
-        float64[N, 2].
+        float64[N, 2]; all zero when the embeddings are all the same, as those of a collapsed encoder.
 
     Source: van der Maaten and Hinton (2008), "Visualizing data using t-SNE".
     """
@@ -49,9 +49,11 @@ def project(embeddings: NDArray[np.floating], method: Method, *, seed: int = 0) 
     from sklearn.manifold import TSNE  # noqa: PLC0415
 
     data = np.asarray(embeddings, np.float64)
+    if not np.ptp(data, axis=0).any():
+        return np.zeros((len(data), 2)), "all the same"
     if method == "pca":
         fitted = PCA(2, svd_solver="full").fit(data)
-        kept = float(np.nan_to_num(fitted.explained_variance_ratio_).sum())
+        kept = float(fitted.explained_variance_ratio_.sum())
         return np.asarray(fitted.transform(data)), f"PCA, {kept:.0%} of the variance"
     if data.shape[1] > _TSNE_FROM and data.shape[0] > _TSNE_FROM:
         data = PCA(_TSNE_FROM, svd_solver="full").fit_transform(data)
@@ -120,7 +122,7 @@ def _scatter(axes: Axes, points: FloatArray, labels: NDArray[np.integer], subjec
             color=[_colour(index, len(subjects))],
             alpha=0.75,
             linewidths=0.0,
-            label=shortened(name, 24),
+            label=legend_label(name, 24),
         )
 
 

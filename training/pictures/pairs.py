@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from training.pictures.style import RIGHT, WRONG, printable, styled
+from training.pictures.style import RIGHT, WRONG, shortened, styled
 
 _GAP = 0.06
 """Between the two images of a pair, in heights of an image."""
@@ -49,7 +49,7 @@ def pair_grid(
     size = (cell[0] * columns, cell[1] * rows + (0.4 if title else 0.0))
     figure = Figure(figsize=size, layout="constrained")
     if title:
-        figure.suptitle(printable(title), x=0.01, ha="left")
+        figure.suptitle(shortened(title, 24 * columns), x=0.01, ha="left")
     cells = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in cells:
         axes.set_axis_off()

@@ -22,7 +22,7 @@ from training.pictures.style import (
     colour,
     dashes,
     percent_axis,
-    printable,
+    shortened,
     styled,
 )
 from training.pictures.style import marker as marker_of
@@ -186,5 +186,5 @@ def _rates(axes: Axes, log: Mapping[str, FloatArray], names: Sequence[str]) -> N
 
 def _words(column: str) -> str:
     """Return the name of a column as people write it: ``validation_eer`` is "validation EER"."""
-    words = printable(column).split("_")
+    words = shortened(column, 40).split("_")
     return " ".join(word.upper() if word in _ABBREVIATIONS else word for word in words)

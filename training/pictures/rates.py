@@ -17,10 +17,10 @@ from training.pictures.style import (
     GREY,
     colour,
     dashes,
+    legend_label,
     marker,
     percent,
     percent_axis,
-    printable,
     shortened,
     styled,
 )
@@ -122,10 +122,10 @@ def comparison_bars(measures: Mapping[str, Mapping[str, Estimate]], *, title: st
     ways = list(next(iter(measures.values()), {}))
     figure = Figure(figsize=(2.2 + 2.7 * len(measures), 0.42 * len(ways) + 1.3), layout="constrained")
     if title:
-        figure.suptitle(printable(title), x=0.01, ha="left")
+        figure.suptitle(shortened(title, 80), x=0.01, ha="left")
     panels = figure.subplots(1, max(1, len(measures)), sharey=True, squeeze=False)[0]
     for axes, (measure, estimates) in zip(panels, measures.items(), strict=False):
-        axes.set_title(printable(measure), fontsize=9.5)
+        axes.set_title(shortened(measure, 32), fontsize=9.5)
         _bars(axes, [estimates[way] for way in ways])
     panels[0].set_yticks(range(len(ways)), [shortened(way, 34) for way in ways])
     panels[0].invert_yaxis()
@@ -141,7 +141,7 @@ def _series(axes: Axes, along: NDArray[np.integer], curves: Mapping[str, Series]
             linestyle=dashes(index),
             marker=marker(index),
             markersize=4.5,
-            label=shortened(name, 34),
+            label=legend_label(name, 34),
         )
         if series.lower is not None and series.upper is not None:
             axes.fill_between(along, series.lower, series.upper, color=colour(index), alpha=0.18, linewidth=0)

@@ -137,6 +137,12 @@ def shortened(text: object, length: int) -> str:
     return f"{whole[: length - 1 - tail]}…{whole[len(whole) - tail :]}"
 
 
+def legend_label(text: object, length: int) -> str:
+    """Return a shortened text that a legend shows: it leaves out what is empty or begins with "_"."""
+    name = shortened(text, length)
+    return f" {name}" if not name or name.startswith("_") else name
+
+
 def percent(share: float) -> str:
     """Return a share in percent, with as many digits as tell it from zero and from one.
 
