@@ -79,20 +79,32 @@ def measure_evidence(
     )
 
 
-def all_trials(embeddings: NDArray[np.float32], labels: NDArray[np.int32], metric: Metric) -> Evidence:
+def all_trials(
+    embeddings: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    metric: Metric,
+    *,
+    closed: bool = False,
+    tail_share: float = TAIL_SHARE,
+) -> Evidence:
     """Compare every embedding with every later one.
 
     Args:
         embeddings: float32[N, D].
         labels: int32[N], the subject of each; numbered from 0 without gaps.
         metric: How they are compared.
+        closed: The subjects are all there are, as the ten digits are, and no sample of more. Chance then lies
+            in the images alone, so the evidence names images where it otherwise names subjects, and its
+            bounds count those as independent.
+        tail_share: Share of the non-mated trials that is kept.
 
     Returns:
-        All mated trials and the closest ``TAIL_SHARE`` of the non-mated ones.
+        All mated trials and the closest ``tail_share`` of the non-mated ones.
     """
     counts = np.bincount(labels)
     total = (labels.size**2 - int(np.square(counts).sum())) // 2
-    keep = max(1, int(total * TAIL_SHARE))
+    keep = max(1, int(total * tail_share))
+    units = np.arange(labels.size, dtype=np.int32) if closed else labels
     mated, mated_subject = [], []
     tail = np.empty(0, np.float64)
     tail_subjects = np.empty((0, 2), np.int32)
@@ -102,10 +114,11 @@ def all_trials(embeddings: NDArray[np.float32], labels: NDArray[np.int32], metri
         others = labels[row + 1 :]
         same = others == labels[row]
         mated.append(values[same])
-        mated_subject.append(np.full(int(same.sum()), labels[row], np.int32))
+        mated_subject.append(np.full(int(same.sum()), units[row], np.int32))
         close = ~same & (values <= limit)
         tail = np.concatenate([tail, values[close]])
-        pairs = np.stack([np.full(int(close.sum()), labels[row], np.int32), others[close]], axis=1)
+        mates = units[row + 1 :][close]
+        pairs = np.stack([np.full(mates.size, units[row], np.int32), mates], axis=1)
         tail_subjects = np.concatenate([tail_subjects, pairs])
         if tail.size > 2 * keep:
             nearest = np.argpartition(tail, keep - 1)[:keep]
@@ -118,7 +131,7 @@ def all_trials(embeddings: NDArray[np.float32], labels: NDArray[np.int32], metri
         nonmated_distance=tail[nearest],
         nonmated_subjects=tail_subjects[nearest],
         nonmated_total=total,
-        subjects=int(counts.size),
+        subjects=int(labels.size if closed else counts.size),
     )
 
 

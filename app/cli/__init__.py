@@ -24,6 +24,7 @@ _COMMANDS = {
     "keys": ("app.cli.stored", "Create, list and revoke API keys."),
     "db": ("app.cli.stored", "Bring the database schema up to date."),
     "evaluate": ("training.cli.evaluate", "Measure a model on labelled images."),
+    "train": ("training.cli.train", "Train a model by a recipe and write a bundle and a report."),
     "data": ("training.cli.data", "List, fetch and describe data sets."),
 }
 """Name: module that has it, and the line in the list of commands. The offline half is named by text only."""

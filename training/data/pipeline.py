@@ -1,0 +1,125 @@
+"""From a sampler's indices to batches in memory: gather, augment, prefetch.
+
+The samples stay in memory once, as the bytes they are; a batch is gathered by index. Indices come in blocks
+of many steps, because one call into Python for each step would cost more than a small step itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from training.data.augment import augment
+from training.data.augmentation import Augmentation
+from training.data.samplers import Pairs
+
+STEPS_A_BLOCK = 32
+
+
+def labelled_batches(
+    samples: NDArray[Any],
+    labels: NDArray[np.int32],
+    sampler: Callable[[int], NDArray[np.int32]],
+    augmentation: Augmentation | None,
+    *,
+    seed: int,
+    first_step: int,
+) -> tf.data.Dataset:
+    """Return batches (samples[B, ...], labels int32[B]) from a step on, without end.
+
+    Args:
+        samples: uint8[N, H, W, C] images or int32[N, T] tokens.
+        labels: int32[N], the subject of each.
+        sampler: Step to int32[B] indices.
+        augmentation: For images; None leaves them alone.
+        seed: Of the augmentation.
+        first_step: 0, or where a run goes on.
+    """
+    held, held_labels = tf.constant(samples), tf.constant(labels)
+
+    def batch(step: tf.Tensor, indices: tf.Tensor) -> tuple[Any, Any]:
+        chosen = tf.gather(held, indices)
+        return _augmented(chosen, augmentation, seed, step), tf.gather(held_labels, indices)
+
+    blocks = _blocks(lambda step: (sampler(step),), first_step)
+    size = sampler(first_step).shape[0]
+    return _stepwise(blocks, (tf.TensorSpec((None, size), tf.int32),), batch)
+
+
+def pair_batches(
+    left: NDArray[Any],
+    right: NDArray[Any],
+    sampler: Callable[[int], Pairs],
+    augmentation: Augmentation | None,
+    *,
+    seed: int,
+    first_step: int,
+) -> tf.data.Dataset:
+    """Return batches (left[B, ...], right[B, ...], same bool[B]) from a step on, without end.
+
+    Args:
+        left: Samples of the left side, [N, ...].
+        right: Samples of the right side, [M, ...]; the same array for twins.
+        sampler: Step to indices of either side and whether they are mated.
+        augmentation: For images, drawn for either side on its own; None leaves them alone.
+        seed: Of the augmentation.
+        first_step: 0, or where a run goes on.
+    """
+    held_left = tf.constant(left)
+    held_right = held_left if right is left else tf.constant(right)
+
+    def batch(step: tf.Tensor, a: tf.Tensor, b: tf.Tensor, same: tf.Tensor) -> tuple[Any, Any, Any]:
+        # The right side draws from another stream, also where both sides are the same image.
+        return (
+            _augmented(tf.gather(held_left, a), augmentation, seed, 2 * step),
+            _augmented(tf.gather(held_right, b), augmentation, seed, 2 * step + 1),
+            same,
+        )
+
+    def indices(step: int) -> tuple[NDArray[Any], ...]:
+        pairs = sampler(step)
+        return pairs.left, pairs.right, pairs.same
+
+    size = sampler(first_step).same.shape[0]
+    signature = tuple(tf.TensorSpec((None, size), kind) for kind in (tf.int32, tf.int32, tf.bool))
+    return _stepwise(_blocks(indices, first_step), signature, batch)
+
+
+def _augmented(
+    samples: tf.Tensor, augmentation: Augmentation | None, seed: int, stream: tf.Tensor
+) -> tf.Tensor:
+    if augmentation is None or samples.dtype != tf.uint8:
+        return samples
+    return augment(samples, augmentation, tf.stack([tf.constant(seed, tf.int32), tf.cast(stream, tf.int32)]))
+
+
+def _blocks(
+    of_step: Callable[[int], tuple[NDArray[Any], ...]], first_step: int
+) -> Callable[[], Iterator[tuple[NDArray[Any], ...]]]:
+    def generate() -> Iterator[tuple[NDArray[Any], ...]]:
+        start = first_step
+        while True:
+            steps = range(start, start + STEPS_A_BLOCK)
+            columns = zip(*(of_step(step) for step in steps), strict=True)
+            yield (np.asarray(steps, np.int64), *(np.stack(column) for column in columns))
+            start += STEPS_A_BLOCK
+
+    return generate
+
+
+def _stepwise(
+    blocks: Callable[[], Iterator[tuple[NDArray[Any], ...]]],
+    signature: tuple[tf.TensorSpec, ...],
+    batch: Callable[..., tuple[Any, ...]],
+) -> tf.data.Dataset:
+    steps = tf.TensorSpec((None,), tf.int64)
+    data = tf.data.Dataset.from_generator(blocks, output_signature=(steps, *signature))
+    options = tf.data.Options()
+    options.deterministic = True
+    # Each worker makes its own batches from its own steps; nothing is to be divided behind its back.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return data.unbatch().map(batch, num_parallel_calls=2).prefetch(4).with_options(options)

@@ -1,0 +1,85 @@
+"""The model card of a trained bundle: what it is for, what it was measured on, what to beware of."""
+
+from __future__ import annotations
+
+from training.config import CharactersData, DigitsData, RunConfig
+from training.data.parts import ImageParts
+from training.measured_evidence import MeasuredEvidence, operating_points
+from training.runs.image_results import Measured
+from training.train import Trained
+
+
+def model_card(
+    config: RunConfig, parts: ImageParts, trained: Trained, evidence: MeasuredEvidence, measured: Measured
+) -> str:
+    """Return ``MODEL_CARD.md``."""
+    size = parts.input
+    eer, within = measured.verification.eer, measured.verification.eer_interval
+    sections = [
+        f"# Model card: `{config.name}`",
+        f"{config.summary}. An image, brought to {size.width} x {size.height} pixels and "
+        f"{'colour' if size.channels > 1 else 'grey'}, becomes {measured.embeddings.shape[1]} numbers; two "
+        f"images are compared by the {config.metric} distance of theirs, smaller is closer.",
+        "## What it is for, and what not",
+        _purpose(config),
+        "## Where the weights come from",
+        f"{_start(config)} ({trained.step} steps, seed {config.seed}, recipe `{config.name}`).",
+        "\n".join(
+            f"- {item['name']}: {item.get('role', 'trained on')}; licence {item['licence']}"
+            for item in parts.datasets
+        ),
+        "## What was measured",
+        f"Thresholds: {evidence.source}. {evidence.evidence.mated_total:,} mated and "
+        f"{evidence.evidence.nonmated_total:,} non-mated trials, with the exported graph.",
+        _points(evidence),
+        f"On the test part, which chose nothing (`results` in `manifest.json`): EER {eer:.4f} "
+        f"[{within.lower95:.4f}, {within.upper95:.4f}]." + _one_shot(measured),
+        "Intervals are of 95 %, by resampling subjects. Other images than these will have other rates.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _start(config: RunConfig) -> str:
+    if config.encoder.kind == "mobilefacenet":
+        return "Fine-tuned by Visavis from the `faces` weights"
+    return "Trained by Visavis from random weights"
+
+
+def _purpose(config: RunConfig) -> str:
+    if isinstance(config.data, DigitsData):
+        return (
+            "For trying Visavis, for teaching, and for single handwritten digits as in MNIST: 28 x 28 pixels, "
+            "the digit centred, of either polarity. Not for photos of whole numbers, not for printed digits: "
+            "nothing was measured there."
+        )
+    if isinstance(config.data, CharactersData):
+        return (
+            "For one-shot recognition of single handwritten characters or simple drawn symbols that fill the "
+            "image, of any alphabet and either polarity. Not for words, not for photographs, and not for "
+            "telling writers apart."
+        )
+    return "For images like those it was trained on. Measure it on your own before you rely on it."
+
+
+def _points(evidence: MeasuredEvidence) -> str:
+    rows = ["| operating point | threshold | FMR | 95 % upper bound | FNMR |", "|---|---|---|---|---|"]
+    for point in operating_points(evidence.evidence):
+        bound = "" if point.fmr_upper95 is None else f"{point.fmr_upper95:.2e}"
+        fnmr = "" if point.fnmr is None else f"{point.fnmr:.4f}"
+        rows.append(f"| `{point.name}` | {point.threshold:.4f} | {point.fmr or 0.0:.2e} | {bound} | {fnmr} |")
+    return "\n".join(rows)
+
+
+def _one_shot(measured: Measured) -> str:
+    text = "".join(
+        f" {curve[-1].ways}-way one-shot error of {name}: {curve[-1].error_rate:.4f} "
+        f"over {curve[-1].trials} trials."
+        for name, curve in measured.curves.items()
+    )
+    runs = measured.values.get("official_runs")
+    if runs:
+        text += (
+            f" Omniglot's official 20 runs: error {runs['error_rate']:.4f} "
+            f"({runs['errors']} of {runs['trials']})."
+        )
+    return text

@@ -1,0 +1,2 @@
+def write_report(run, out):
+    (out / "report.html").write_text("x")
