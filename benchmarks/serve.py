@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -97,7 +97,9 @@ class Caller:
             raise SystemExit(f"{answer.status}: {text.decode()}")
 
 
-def start_server(folder: Path) -> tuple[subprocess.Popen[bytes], int, float]:
+def start_server(
+    folder: Path, environment: Mapping[str, str] | None = None
+) -> tuple[subprocess.Popen[bytes], int, float]:
     """Start the service on a free port; returns it, the port, and seconds until it was ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -106,7 +108,7 @@ def start_server(folder: Path) -> tuple[subprocess.Popen[bytes], int, float]:
     server = subprocess.Popen(
         [sys.executable, "-m", "app.cli", "serve", "--port", str(port), "--log-level", "warning"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **(environment or {})},
     )
     while True:
         try:
