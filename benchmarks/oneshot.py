@@ -5,8 +5,8 @@
 
 Starts a real server with the model. ``omniglot``: each alphabet of the evaluation set is a collection; one
 drawer's characters are enrolled, all other drawings are identified; then each of the 20 official runs is a
-collection of its own. ``digits``: one test image of each digit is enrolled and 1,000 others are identified, for
-ten choices of the references, since a rate from ten images says much about those ten.
+collection of its own. ``digits``: one test image of each digit is enrolled and 1,000 others are identified,
+for ten choices of the references, since a rate from ten images says much about those ten.
 """
 
 from __future__ import annotations
