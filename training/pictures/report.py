@@ -161,7 +161,8 @@ class Report:
         results: In the order of the table.
         points: Operating points, in the order of their thresholds.
         data: Data sets with their licences.
-        parts: Of the split; each subject is in one only.
+        parts: Of the split.
+        split: How it was made: "by subject, each in one part only".
         seed: Of the run, from which the split follows; None when not known.
         configuration: The recipe's, nested as deep as its file; see ``flattened``.
         environment: "TensorFlow": "2.21.0", "cores": 2 and the like.
@@ -169,6 +170,7 @@ class Report:
         tables: Further tables.
         worst: Worst trials as a table; ``picture(..., section="worst")`` adds one as pictures.
         serving: Command lines that serve and use the bundle.
+        note: At the end: how the figures were measured, what the intervals resample.
     """
 
     title: str
@@ -177,6 +179,7 @@ class Report:
     points: Sequence[OperatingPoint] = ()
     data: Sequence[DataSet] = ()
     parts: Sequence[Part] = ()
+    split: str = ""
     seed: int | None = None
     configuration: Mapping[str, object] = field(default_factory=dict)
     environment: Mapping[str, object] = field(default_factory=dict)
@@ -184,6 +187,7 @@ class Report:
     tables: Sequence[Table] = ()
     worst: Table | None = None
     serving: Sequence[Command] = ()
+    note: str = ""
     _pictures: dict[str, list[_Picture]] = field(default_factory=dict)
 
     def picture(

@@ -55,6 +55,7 @@ def full(name="omniglot"):
         points=[OperatingPoint(name, 0.75, name, 0.00098, 0.0021, 0.0182, default=True)],
         data=[DataSet(name, name, name, 19280, 964, name)],
         parts=[Part(name, 771, 15420), Part("test", 193)],
+        split=name,
         seed=20150701,
         configuration={name: {"margin": 0.35, name: name}},
         environment={name: name},
@@ -62,6 +63,7 @@ def full(name="omniglot"):
         tables=[Table(name, [name], [[name]])],
         worst=Table(name, [name, name], [[name, name]]),
         serving=[Command(name, name)],
+        note=name,
     )
     for section in ("results", "points", "worst", "embeddings", "training"):
         report.picture(triplets(), name, caption=name, alternative=name, section=section)
@@ -112,6 +114,7 @@ def test_sections_without_content_are_left_out():
     page = Page(Report("digits", "One sentence.").html())
     assert not page.all("section")
     assert not page.all("table")
+    assert not page.all("footer")
     assert [attributes["href"] for attributes in page.all("a")] == ["#content"]
     assert "digits" in page.text
 
@@ -150,7 +153,7 @@ def test_rates_are_shown_with_their_intervals():
     assert {"1.25 %", "0.75 % to 2.25 %", "95 % interval 0.75 % to 2.25 %", "3.6 steps/s"} <= set(text)
     assert {"0.7500", "0.098 %", "0.21 %", "1.82 %", "default"} <= set(text)
     assert {"19,280", "964", "771", "15,420"} <= set(text)
-    assert "Split by subject: each is in one part only (seed 20150701)" in text
+    assert "Split omniglot (seed 20150701)" in text
 
 
 def test_a_rate_that_is_not_known_is_empty():
