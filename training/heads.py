@@ -79,7 +79,7 @@ class WeightedL1(keras.layers.Layer):
         Raises:
             ValueError: A weight is negative: something other than a Keras optimizer changed them.
         """
-        scale = np.asarray(keras.ops.convert_to_numpy(self.scale), np.float32)
+        scale = np.asarray(self.scale.value.numpy(), np.float32)
         if scale.min() < 0:
             raise ValueError(
                 f"{(scale < 0).sum()} weights of the head are negative and cannot be folded into the "
@@ -181,6 +181,7 @@ class PairFeatures(keras.layers.Layer):
 
     def __init__(self, units: int = 128, dropout: float = 0.1, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(**{"dtype": "float32", **kwargs})
+        self.supports_masking = True
         self.units, self.rate = units, dropout
         self.hidden = keras.layers.Dense(units, activation="relu", dtype=self.dtype_policy)
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
@@ -196,8 +197,8 @@ class PairFeatures(keras.layers.Layer):
         self,
         a: tf.Tensor,
         b: tf.Tensor,
-        mask_a: tf.Tensor | None = None,
-        mask_b: tf.Tensor | None = None,
+        a_mask: tf.Tensor | None = None,
+        b_mask: tf.Tensor | None = None,
         training: bool | None = None,
     ) -> tf.Tensor:
         """Return the logits float32[B] of pairs of feature maps, sequences or vectors.
@@ -205,12 +206,16 @@ class PairFeatures(keras.layers.Layer):
         Args:
             a: See ``pool_features``.
             b: In the shape of ``a``; sequences may differ in length.
-            mask_a: bool[B, T], which steps of a sequence count.
-            mask_b: The same for ``b``.
+            a_mask: bool[B, T], which steps of a sequence count; Keras fills it in behind an embedding layer
+                with ``mask_zero``.
+            b_mask: The same for ``b``.
             training: Whether dropout is active.
         """
-        compared = pair_features(pool_features(a, mask_a), pool_features(b, mask_b))
+        compared = pair_features(pool_features(a, a_mask), pool_features(b, b_mask))
         return self.logit(self.dropout(self.hidden(compared), training=training))[..., 0]
+
+    def compute_mask(self, inputs: object, previous_mask: object = None) -> None:
+        """Return no mask: the logits have no steps left."""
 
     def similarity(self, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
         """Return the probability that the pairs are of one subject."""
