@@ -24,6 +24,7 @@ def run(
         VisavisError: The data cannot be used, the run is dead, or the export differs; the message says what
             to do.
         RunStoppedError: Interrupted; the same call goes on.
+        WorkerDoneError: This is a worker other than the chief, and training is over.
     """
     # Each kind imports TensorFlow and more; the others' are not needed.
     if isinstance(config.data, TextPairsData):
@@ -34,6 +35,8 @@ def run(
         from training.runs.two_towers import run_two_towers  # noqa: PLC0415
 
         return run_two_towers(config, data_dir, out, progress=progress)
+    from training.distribute import from_environment  # noqa: PLC0415
     from training.runs.images import run_images  # noqa: PLC0415
 
-    return run_images(config, data_dir, out, progress=progress).finished(out)
+    distribution = from_environment()
+    return run_images(config, data_dir, out, progress=progress, distribution=distribution).finished(out)

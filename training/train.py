@@ -24,7 +24,8 @@ from keras import ops
 
 from training import checkpoints
 from training.collapse import CollapseDetector, Observation, embedding_variance
-from training.config import RunConfig
+from training.config import RecipeError, RunConfig
+from training.distribute import Distribution
 from training.learner import Learner
 from training.optimisers import build_optimiser
 
@@ -34,7 +35,7 @@ SECONDS_A_CALL = 1.0
 """About how long the graph runs before Python looks at the clock, the progress bar and the stop signal."""
 
 PATIENCE = 3
-"""Epochs in a row that must look dead; the count begins anew with each sitting."""
+"""Epochs in a row that must look dead."""
 
 logger = logging.getLogger("visavis.training")
 
@@ -69,99 +70,199 @@ class Trained:
 
 def train(
     learner: Learner,
-    batches: Callable[[int], tf.data.Dataset],
+    batches: Callable[[int], Any],
     config: RunConfig,
     folder: Path,
     *,
     validate: Validation | None = None,
     watched: Callable[[], Any] | None = None,
     progress: Callable[[int], None] = lambda _: None,
+    distribution: Distribution | None = None,
 ) -> Trained:
     """Train to the last step, or from the checkpoint in the folder to the last step.
 
     Args:
         learner: Encoders and objective; holds the kept weights afterwards.
-        batches: First step to an endless data set of batches from it on.
+        batches: First step to an endless data set of batches from it on, of this process's share of each.
         config: Of the run.
         folder: Takes ``checkpoint.npz``, ``best.npz``, ``log.csv`` and ``tensorboard/``.
         validate: Called at the end of each epoch.
         watched: Embeds a fixed set of samples, float[N, D]; their variance tells a collapse.
         progress: Called with the number of steps just done, the restored ones first.
+        distribution: Where several devices or workers share the batch; only the chief validates and writes.
 
     Raises:
         RunStoppedError: Interrupted; the state is saved.
         CollapsedError: The run is dead; the reason is named.
         CheckpointError: The folder's checkpoint is of another configuration.
+        RecipeError: The best weights are to be kept, and there is nothing to validate on; or the replicas
+            cannot share a batch.
+        DistributionError: The workers do not see one folder, or one of them is gone.
     """
-    loop = config.loop
-    folder.mkdir(parents=True, exist_ok=True)
-    optimiser = build_optimiser(config.optimiser, loop)
-    optimiser.build(learner.trainable_variables)
-    state = [*learner.variables, *optimiser.variables]
-    checkpoint, best = folder / checkpoints.CHECKPOINT, folder / checkpoints.BEST
-    step, history = 0, list[dict[str, float]]()
-    if checkpoint.is_file():
-        step = checkpoints.restore(checkpoint, state, digest=config.digest)
-        history = _read_log(folder / LOG, up_to=step)
-        logger.info("going on from step %d of %d", step, loop.steps)
-        progress(step)
-    run = _compiled(learner, optimiser)
-    iterator = iter(batches(step)) if step < loop.steps else None
-    detector = CollapseDetector(learner.dimensions, collapsed_loss=learner.collapsed_loss, patience=PATIENCE)
-    before = history[-1]["seconds"] if history else 0.0
-    started = time.monotonic()
-    with _StopSignal() as stop, _tensorboard(folder / "tensorboard") as board:
-        while step < loop.steps:
-            end = min(loop.steps, (step // loop.epoch + 1) * loop.epoch)
-            means, step = _epoch(run, iterator, step, end, stop, progress)
-            if stop.asked and step < end:
-                # The means of a broken epoch are lost; the weights are not.
-                checkpoints.save(checkpoint, state, step=step, digest=config.digest)
-                raise RunStoppedError(step)
-            row = {
-                "step": float(step),
-                **means,
-                "learning_rate": float(ops.convert_to_numpy(optimiser.learning_rate)),
-            }
-            if validate is not None:
-                row |= validate()
-            row["seconds"] = before + time.monotonic() - started
-            history.append(row)
-            if loop.best_by != "last" and row[loop.best_by] <= min(past[loop.best_by] for past in history):
-                checkpoints.save(best, learner.variables, step=step, digest=config.digest)
-            checkpoints.save(checkpoint, state, step=step, digest=config.digest)
-            _write_log(folder / LOG, history)
-            _show(board, row)
-            if loop.stop_on_collapse and watched is not None:
-                detector.require_alive(_observation(step, row, ops.convert_to_numpy(watched())))
-            if stop.asked and step < loop.steps:
-                raise RunStoppedError(step)
-    best_step = step
-    if loop.best_by != "last" and best.is_file():
-        best_step = checkpoints.restore(best, learner.variables, digest=config.digest)
-    return Trained(step, history, best_step, history[-1]["seconds"])
+    loop, alone_or_shared = config.loop, distribution or Distribution()
+    if loop.best_by != "last" and validate is None:
+        raise RecipeError(f"loop.best_by: {loop.best_by!r} needs a validation part, and this run has none")
+    alone_or_shared.require_divisible(config)
+    with alone_or_shared.guarded():
+        run = _Run(learner, config, folder, alone_or_shared, validate, watched)
+        progress(run.step)
+        if run.step < loop.steps:
+            iterator = iter(batches(run.step))
+            with _StopSignal() as stop, _tensorboard(folder / "tensorboard", run.writes) as board:
+                while run.step < loop.steps:
+                    run.epoch(iterator, stop, progress)
+                    run.look(board)
+        return run.finished()
 
 
-def _observation(step: int, row: dict[str, float], embeddings: tf.Tensor) -> Observation:
+class _Run:
+    """A run on its way: its state, and what happens at the end of each epoch."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        config: RunConfig,
+        folder: Path,
+        distribution: Distribution,
+        validate: Validation | None,
+        watched: Callable[[], Any] | None,
+    ) -> None:
+        self._learner, self._loop, self._digest = learner, config.loop, config.digest
+        self._folder, self._distribution = folder, distribution
+        self._validate, self._watched = validate, watched
+        self._checkpoint, self._best = folder / checkpoints.CHECKPOINT, folder / checkpoints.BEST
+        self._optimiser = build_optimiser(config.optimiser, config.loop)
+        self._optimiser.build(learner.trainable_variables)
+        self._state = [*learner.variables, *self._optimiser.variables]
+        self._detector = CollapseDetector(
+            learner.dimensions, collapsed_loss=learner.collapsed_loss, patience=PATIENCE
+        )
+        self.step = 0
+        self._sums: dict[str, float] = {}
+        self._history: list[dict[str, float]] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._checkpoint.is_file():
+            self._go_on()
+        distribution.require_same_step(self.step)
+        self._before = self._history[-1]["seconds"] if self._history else 0.0
+        self._started = time.monotonic()
+        self._steps = _compiled(learner, self._optimiser, distribution)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the files."""
+        return self._distribution.chief
+
+    def _go_on(self) -> None:
+        place = checkpoints.restore(self._checkpoint, self._state, digest=self._digest)
+        self.step, self._sums = place.step, place.sums
+        self._history = _read_log(self._folder / LOG, up_to=self.step)
+        for row in self._history:
+            if "embedding_variance" in row:
+                self._detector.examine(_observation(row))
+        logger.info("going on from step %d of %d", self.step, self._loop.steps)
+
+    def _save(self) -> None:
+        if self.writes:
+            checkpoints.save(
+                self._checkpoint, self._state, step=self.step, digest=self._digest, sums=self._sums
+            )
+
+    def epoch(self, iterator: tf.Tensor, stop: _StopSignal, progress: Callable[[int], None]) -> None:
+        """Run to the epoch's end.
+
+        Raises:
+            RunStoppedError: Asked to stop; the state is saved.
+        """
+        end = min(self._loop.steps, (self.step // self._loop.epoch + 1) * self._loop.epoch)
+        count = 1
+        while self.step < end:
+            stopping, count = self._distribution.settle(stop.asked, min(count, end - self.step))
+            if stopping:
+                self._save()
+                raise RunStoppedError(self.step)
+            started = time.monotonic()
+            metrics = self._steps(iterator, tf.constant(count))
+            for name, value in {**metrics, "steps": count}.items():
+                self._sums[name] = self._sums.get(name, 0.0) + float(value)
+            self.step += count
+            progress(count)
+            # The first call also traces the graph; its time says nothing.
+            rate = count / max(time.monotonic() - started, 1e-4)
+            count = max(1, min(2 * count, int(rate * SECONDS_A_CALL)))
+
+    def look(self, board: tf.Tensor) -> None:
+        """Validate, keep the best weights, write log and checkpoint, and see whether the run is alive.
+
+        Raises:
+            CollapsedError: It is not.
+        """
+        steps = self._sums.pop("steps")
+        row = {"step": float(self.step)} | {name: total / steps for name, total in self._sums.items()}
+        self._sums = {}
+        if not self.writes:
+            return
+        row["learning_rate"] = float(ops.convert_to_numpy(self._optimiser.learning_rate))
+        if self._validate is not None:
+            row |= self._validate()
+        if self._watched is not None:
+            row["embedding_variance"] = embedding_variance(ops.convert_to_numpy(self._watched()))
+        row["seconds"] = self._before + time.monotonic() - self._started
+        self._history.append(row)
+        best_by = self._loop.best_by
+        if best_by != "last" and row[best_by] <= min(past[best_by] for past in self._history):
+            checkpoints.save(self._best, self._learner.variables, step=self.step, digest=self._digest)
+        # The log first: rows after the checkpoint's step are dropped when a run goes on, missing ones stay
+        # missing.
+        _write_log(self._folder / LOG, self._history)
+        self._save()
+        _show(board, row)
+        if self._loop.stop_on_collapse and "embedding_variance" in row:
+            self._detector.require_alive(_observation(row))
+
+    def finished(self) -> Trained:
+        """Put the kept weights into the learner and return what came out."""
+        best_step = self.step
+        if self._loop.best_by != "last" and self._best.is_file():
+            best_step = checkpoints.restore(self._best, self._learner.variables, digest=self._digest).step
+        seconds = self._history[-1]["seconds"] if self._history else self._before
+        return Trained(self.step, self._history, best_step, seconds)
+
+
+def _observation(row: dict[str, float]) -> Observation:
     return Observation(
-        step=step,
-        loss=row["loss"],
-        embedding_variance=embedding_variance(embeddings),
+        step=int(row["step"]),
+        loss=row["loss"] - row.get("penalty", 0.0),
+        embedding_variance=row["embedding_variance"],
         active_triplets=row.get("active_triplets"),
         valid_triplets=row.get("valid_triplets"),
         validation_error=row.get("eer"),
     )
 
 
-def _compiled(learner: Learner, optimiser: tf.Tensor) -> Callable[[Any, Any], dict[str, Any]]:
+def _compiled(
+    learner: Learner, optimiser: tf.Tensor, distribution: Distribution
+) -> Callable[[Any, Any], dict[str, Any]]:
     """Return a graph that runs n steps and adds up their metrics."""
     weights = learner.trainable_variables
+    trained = {id(weight) for weight in weights}
+    states = [
+        variable
+        for variable in learner.variables
+        if id(variable) not in trained and variable.dtype == "float32"
+    ]
 
-    def one(batch: tf.Tensor) -> dict[str, Any]:
+    def gradients(batch: tf.Tensor) -> tuple[dict[str, Any], list[Any]]:
         with tf.GradientTape() as tape:
             metrics = learner.metrics(batch)
             scaled = optimiser.scale_loss(metrics["loss"])
-        optimiser.apply(tape.gradient(scaled, weights), weights)
+        return metrics, tape.gradient(scaled, weights)
+
+    averaged = distribution.averaged(gradients, states)
+
+    def one(batch: tf.Tensor) -> dict[str, Any]:
+        metrics, found = averaged(batch)
+        optimiser.apply(found, weights)
         return metrics
 
     @tf.function
@@ -173,30 +274,6 @@ def _compiled(learner: Learner, optimiser: tf.Tensor) -> Callable[[Any, Any], di
         return totals
 
     return run  # type: ignore[no-any-return]
-
-
-def _epoch(
-    run: Callable[[Any, Any], dict[str, Any]],
-    iterator: tf.Tensor,
-    step: int,
-    end: int,
-    stop: _StopSignal,
-    progress: Callable[[int], None],
-) -> tuple[dict[str, float], int]:
-    """Run to the epoch's end or until asked to stop; return the metrics' means and the step reached."""
-    totals: dict[str, float] = {}
-    first, count = step, 1
-    while step < end and not stop.asked:
-        count = min(count, end - step)
-        started = time.monotonic()
-        for name, value in run(iterator, tf.constant(count)).items():
-            totals[name] = totals.get(name, 0.0) + float(value)
-        step += count
-        progress(count)
-        # The first call also traces the graph; its time says nothing.
-        rate = count / max(time.monotonic() - started, 1e-4)
-        count = max(1, min(2 * count, int(rate * SECONDS_A_CALL)))
-    return {name: total / max(step - first, 1) for name, total in totals.items()}, step
 
 
 class _StopSignal:
@@ -227,8 +304,8 @@ class _StopSignal:
 
 
 @contextmanager
-def _tensorboard(folder: Path) -> Iterator[Any]:
-    writer = tf.summary.create_file_writer(str(folder))
+def _tensorboard(folder: Path, writes: bool) -> Iterator[Any]:
+    writer = tf.summary.create_file_writer(str(folder)) if writes else tf.summary.create_noop_writer()
     try:
         yield writer
     finally:
@@ -246,7 +323,9 @@ def _write_log(path: Path, history: list[dict[str, float]]) -> None:
     """Write the log anew: it is short, and a resumed run must not repeat rows."""
     scratch = path.with_suffix(".partial")
     with scratch.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(history[0]))
+        # A run that an older version began may lack columns in its first rows.
+        names = list(dict.fromkeys(name for row in history for name in row))
+        writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(history)
     scratch.replace(path)
@@ -256,7 +335,7 @@ def _read_log(path: Path, *, up_to: int) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     return [row for row in rows if row["step"] <= up_to]
 
 

@@ -7,6 +7,7 @@ of many steps, because one call into Python for each step would cost more than a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,24 @@ from training.data.samplers import Pairs
 STEPS_A_BLOCK = 32
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which parts of every batch are made here, when several replicas share it; the default is all of it.
+
+    Attributes:
+        first: Number of the first replica here.
+        here: Replicas here; each takes one element of the data set a step.
+        total: Replicas everywhere. Batches are cut into as many runs of equal length.
+    """
+
+    first: int = 0
+    here: int = 1
+    total: int = 1
+
+
+WHOLE = Share()
+
+
 def labelled_batches(
     samples: NDArray[Any],
     labels: NDArray[np.int32],
@@ -28,6 +47,7 @@ def labelled_batches(
     *,
     seed: int,
     first_step: int,
+    share: Share = WHOLE,
 ) -> tf.data.Dataset:
     """Return batches (samples[B, ...], labels int32[B]) from a step on, without end.
 
@@ -38,16 +58,17 @@ def labelled_batches(
         augmentation: For images; None leaves them alone.
         seed: Of the augmentation.
         first_step: 0, or where a run goes on.
+        share: The part of each batch made here.
     """
     held, held_labels = tf.constant(samples), tf.constant(labels)
 
-    def batch(step: tf.Tensor, indices: tf.Tensor) -> tuple[Any, Any]:
+    def batch(stream: tf.Tensor, indices: tf.Tensor) -> tuple[Any, Any]:
         chosen = tf.gather(held, indices)
-        return _augmented(chosen, augmentation, seed, step), tf.gather(held_labels, indices)
+        return _augmented(chosen, augmentation, seed, stream), tf.gather(held_labels, indices)
 
-    blocks = _blocks(lambda step: (sampler(step),), first_step)
-    size = sampler(first_step).shape[0]
-    return _stepwise(blocks, (tf.TensorSpec((None, size), tf.int32),), batch)
+    blocks = _blocks(lambda step: (sampler(step),), first_step, share)
+    size = sampler(first_step).shape[0] // share.total
+    return _one_by_one(blocks, (tf.TensorSpec((None, size), tf.int32),), batch)
 
 
 def pair_batches(
@@ -58,6 +79,7 @@ def pair_batches(
     *,
     seed: int,
     first_step: int,
+    share: Share = WHOLE,
 ) -> tf.data.Dataset:
     """Return batches (left[B, ...], right[B, ...], same bool[B]) from a step on, without end.
 
@@ -68,15 +90,16 @@ def pair_batches(
         augmentation: For images, drawn for either side on its own; None leaves them alone.
         seed: Of the augmentation.
         first_step: 0, or where a run goes on.
+        share: The part of each batch made here.
     """
     held_left = tf.constant(left)
     held_right = held_left if right is left else tf.constant(right)
 
-    def batch(step: tf.Tensor, a: tf.Tensor, b: tf.Tensor, same: tf.Tensor) -> tuple[Any, Any, Any]:
+    def batch(stream: tf.Tensor, a: tf.Tensor, b: tf.Tensor, same: tf.Tensor) -> tuple[Any, Any, Any]:
         # The right side draws from another stream, also where both sides are the same image.
         return (
-            _augmented(tf.gather(held_left, a), augmentation, seed, 2 * step),
-            _augmented(tf.gather(held_right, b), augmentation, seed, 2 * step + 1),
+            _augmented(tf.gather(held_left, a), augmentation, seed, 2 * stream),
+            _augmented(tf.gather(held_right, b), augmentation, seed, 2 * stream + 1),
             same,
         )
 
@@ -84,9 +107,9 @@ def pair_batches(
         pairs = sampler(step)
         return pairs.left, pairs.right, pairs.same
 
-    size = sampler(first_step).same.shape[0]
+    size = sampler(first_step).same.shape[0] // share.total
     signature = tuple(tf.TensorSpec((None, size), kind) for kind in (tf.int32, tf.int32, tf.bool))
-    return _stepwise(_blocks(indices, first_step), signature, batch)
+    return _one_by_one(_blocks(indices, first_step, share), signature, batch)
 
 
 def _augmented(
@@ -98,26 +121,38 @@ def _augmented(
 
 
 def _blocks(
-    of_step: Callable[[int], tuple[NDArray[Any], ...]], first_step: int
+    of_step: Callable[[int], tuple[NDArray[Any], ...]], first_step: int, share: Share
 ) -> Callable[[], Iterator[tuple[NDArray[Any], ...]]]:
+    """Return a generator of the streams of randomness and the indices of many steps at once."""
+    replicas = slice(share.first, share.first + share.here)
+
+    def parts(columns: list[NDArray[Any]]) -> NDArray[Any]:
+        whole = np.stack(columns)
+        cut = whole.reshape(len(whole), share.total, -1)[:, replicas]
+        return cut.reshape(len(whole) * share.here, -1)
+
     def generate() -> Iterator[tuple[NDArray[Any], ...]]:
         start = first_step
         while True:
             steps = range(start, start + STEPS_A_BLOCK)
+            streams = np.arange(steps.start * share.total, steps.stop * share.total)
             columns = zip(*(of_step(step) for step in steps), strict=True)
-            yield (np.asarray(steps, np.int64), *(np.stack(column) for column in columns))
+            yield (
+                streams.reshape(len(steps), share.total)[:, replicas].ravel(),
+                *(parts(list(column)) for column in columns),
+            )
             start += STEPS_A_BLOCK
 
     return generate
 
 
-def _stepwise(
+def _one_by_one(
     blocks: Callable[[], Iterator[tuple[NDArray[Any], ...]]],
     signature: tuple[tf.TensorSpec, ...],
     batch: Callable[..., tuple[Any, ...]],
 ) -> tf.data.Dataset:
-    steps = tf.TensorSpec((None,), tf.int64)
-    data = tf.data.Dataset.from_generator(blocks, output_signature=(steps, *signature))
+    streams = tf.TensorSpec((None,), tf.int64)
+    data = tf.data.Dataset.from_generator(blocks, output_signature=(streams, *signature))
     options = tf.data.Options()
     options.deterministic = True
     # Each worker makes its own batches from its own steps; nothing is to be divided behind its back.
