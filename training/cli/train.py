@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from app.cli.common import progress_bar
 from app.errors import InvalidRequestError, VisavisError
 from app.settings import load_settings
 from training.config import FolderData, RunConfig, TextPairsData, load_recipe, recipe_names
+from training.folder_defaults import folder_defaults, survey
 
 
 class MissingExtraError(VisavisError):
@@ -32,8 +35,24 @@ def need_training_extra() -> None:
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise MissingExtraError("this command needs TensorFlow: pip install 'visavis[train]'")
-    # Its C++ half writes a dozen lines of advice to standard error otherwise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _silent_stderr():
+        import tensorflow as tf  # noqa: PLC0415 - seconds, and only training needs it
+
+        tf.config.list_physical_devices()
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Hold back what TensorFlow's C++ half writes before its log level counts: advice, a dozen lines of it."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @click.command()
@@ -88,7 +107,8 @@ def train(
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     need_training_extra()
-    from training.run import run  # noqa: PLC0415 - imports TensorFlow
+    from training.distribute import WorkerDoneError  # noqa: PLC0415 - imports TensorFlow
+    from training.run import run  # noqa: PLC0415
     from training.train import RunStoppedError  # noqa: PLC0415
 
     try:
@@ -97,6 +117,9 @@ def train(
     except RunStoppedError as stopped:
         click.echo(f"visavis: {stopped}", err=True)
         sys.exit(130)
+    except WorkerDoneError as done:
+        click.echo(f"visavis: {done}", err=True)
+        return
     if as_json:
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         click.echo(
@@ -140,8 +163,12 @@ def configured(
             problem = f"recipe {recipe} needs your data: --data FOLDER (or FILE, for pairs of texts)"
             raise InvalidRequestError([{"field": "data", "problem": problem}])
         if data is not None and (config.data.path is None or not (data / config.data.path).exists()):
-            config = load_recipe(recipe, smoke=smoke, changes={**given, "data.path": str(data)})
+            given["data.path"] = str(data.resolve())
+            config = load_recipe(recipe, smoke=smoke, changes=given)
             data = None
+    if isinstance(config.data, FolderData) and config.data.adapt and config.data.source == "folder":
+        found = survey(data_dir / (config.data.path or ""), leave_out=config.data.leave_out)
+        config = load_recipe(recipe, smoke=smoke, changes={**folder_defaults(found), **given})
     return config, data or data_dir
 
 
