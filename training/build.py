@@ -14,7 +14,15 @@ from training import objectives as o
 from training.data.samplers import FixedPairs, Pairs, PairSampler, PKSampler, balanced_pairs
 from training.encoders.koch import koch
 from training.encoders.mlp import mlp
+from training.encoders.mobilefacenet import (
+    SIZE,
+    load_bundle_weights,
+    mobilefacenet,
+    small_face_encoder,
+    trainable_stages,
+)
 from training.encoders.residual import residual
+from training.faces_bundle import faces_encoder
 
 
 def build_image_encoder(spec: c.Encoder, size: InputSpec) -> keras.Model:
@@ -53,6 +61,18 @@ def build_image_encoder(spec: c.Encoder, size: InputSpec) -> keras.Model:
                 blocks=spec.blocks,
                 dimensions=spec.dimensions,
                 dropout=spec.dropout,
+            )
+        case c.MobileFaceNet():
+            if shape != (SIZE, SIZE, 3):
+                raise c.RecipeError(f"encoder mobilefacenet takes {SIZE} x {SIZE} colour images")
+            model = mobilefacenet(dropout=spec.dropout)
+            if spec.start == "faces":
+                load_bundle_weights(model, faces_encoder())
+            trainable_stages(model, spec.trainable_stages)
+            return model
+        case c.SmallFace():
+            return small_face_encoder(
+                *shape, multiplier=spec.width, dimensions=spec.dimensions, dropout=spec.dropout
             )
         case _:
             raise c.RecipeError(f"encoder {spec.kind} takes no images")

@@ -65,14 +65,19 @@ class CharactersData(Spec):
 
 
 class FolderData(Spec):
-    """``<subject>/<image>`` files, split by subject."""
+    """``<subject>/<image>`` files, split by subject; whom no other part has is trained on."""
 
     source: Literal["folder", "smoke-faces"]
+    adapt: bool = False
+    """Input, parts, batches, steps and augmentation follow from what the folder holds
+    (``training.folder_defaults``) where no option sets them."""
     path: str | None = None
     """The folder; names below the data directory (``faces/celeba_wild``) or a path of its own."""
     input: InputSpec
     preprocess: WholeImage | Literal["face-5pt"] = WholeImage(mode="pad")
     """``face-5pt`` takes detector and alignment from the ``faces`` bundle."""
+    leave_out: tuple[str, ...] = ()
+    """Subjects to pass over, such as one whose pictures are known to be of several people."""
     validation: Share = 0.1
     calibration: Share = 0.2
     test: Share = 0.2
@@ -83,6 +88,8 @@ class AlignedFacesData(Spec):
 
     source: Literal["celeba_small", "smoke-aligned"]
     input: InputSpec
+    least_images: Annotated[int, Field(ge=2)] = 2
+    """Subjects with fewer are left out."""
     validation: Share = 0.1
     calibration: Share = 0.15
     test: Share = 0.25
@@ -160,8 +167,9 @@ class MobileFaceNet(Spec):
 
     kind: Literal["mobilefacenet"]
     start: Literal["faces"] | None = "faces"
-    trainable_stages: Annotated[int, Field(ge=1)] = 2
+    trainable_stages: Annotated[int, Field(ge=1, le=6)] = 2
     """How many of the last stages learn; the rest keep their weights."""
+    dropout: Share = 0.0
 
 
 class SmallFace(Spec):
@@ -170,6 +178,7 @@ class SmallFace(Spec):
     kind: Literal["small-face"]
     width: Annotated[float, Field(gt=0)] = 1.0
     dimensions: Positive = 128
+    dropout: Share = 0.0
 
 
 class AveragePooling(Spec):

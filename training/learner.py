@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from training.objectives import Objective
+from training.objectives import Objective, with_features
 
 
 class Learner:
@@ -26,6 +26,11 @@ class Learner:
         self.left = left
         self.right = right or left
         self.objective = objective
+        # What training runs: the encoders themselves, or with their feature maps as another output.
+        self._seen = tuple(
+            with_features(encoder) if objective.wants_features else encoder
+            for encoder in (self.left, self.right)
+        )
 
     @property
     def twins(self) -> bool:
@@ -64,11 +69,11 @@ class Learner:
         """
         if len(batch) == 2:
             samples, labels = batch
-            metrics = self.objective.on_labels(labels, self.left(samples, training=True))
+            metrics = self.objective.on_labels(labels, self._seen[0](samples, training=True))
         else:
             left, right, same = batch
             metrics = self.objective.on_pairs(
-                same, self.left(left, training=True), self.right(right, training=True)
+                same, self._seen[0](left, training=True), self._seen[1](right, training=True)
             )
         for part in [self.left, *([] if self.twins else [self.right])]:
             for penalty in part.losses:

@@ -6,7 +6,8 @@ two subjects non-mated ones. The images pass through the service's own intake, d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +20,19 @@ from app.encoding.intake import IMAGE_SUFFIXES
 from app.encoding.manifest import EvidenceSummary
 from app.matching.decision import OperatingPoint
 from app.matching.distances import Metric, distances
-from app.matching.evidence import Evidence
+from app.matching.evidence import Evidence, smallest_fmr
 
 TAIL_SHARE = 0.012
 """Share of the non-mated trials that is kept: enough to read thresholds up to a false match rate of 1e-2."""
 
 TARGETS = {"fmr-1e-2": 1e-2, "fmr-1e-3": 1e-3, "fmr-1e-4": 1e-4}
 """Operating points that every bundle gets where its evidence supports them."""
+
+FALLBACK = {"fmr-1e-1": 1e-1}
+"""What a bundle gets whose evidence supports none of them: a few dozen subjects of one's own are enough to
+try things out, and the name says how little is promised."""
+
+FALLBACK_TAIL_SHARE = 0.12
 
 
 @dataclass(frozen=True)
@@ -167,17 +174,35 @@ def evidence_summary(path: Path) -> EvidenceSummary:
         )
 
 
+def subjects_for(fmr: float) -> int:
+    """Return how many subjects it takes to support a false match rate.
+
+    >>> subjects_for(1e-1), subjects_for(1e-2), subjects_for(1e-3)
+    (9, 25, 78)
+    """
+    return next(count for count in itertools.count(2) if smallest_fmr(count) <= fmr)
+
+
+def tail_share_for(subjects: int) -> float:
+    """Return the share of the non-mated trials to keep for the operating points so many subjects get."""
+    return TAIL_SHARE if smallest_fmr(subjects) <= max(TARGETS.values()) else FALLBACK_TAIL_SHARE
+
+
 def operating_points(evidence: Evidence) -> tuple[OperatingPoint, ...]:
     """Return the named operating points that the evidence supports, laxest first.
 
     Raises:
-        ValueError: It supports none.
+        ValueError: It supports none, not even the fallback.
     """
-    points = tuple(
-        evidence.point_for_fmr(target, name=name)
-        for name, target in TARGETS.items()
-        if target >= evidence.smallest_fmr
-    )
+
+    def supported(targets: Mapping[str, float]) -> tuple[OperatingPoint, ...]:
+        return tuple(
+            evidence.point_for_fmr(target, name=name)
+            for name, target in targets.items()
+            if target >= evidence.smallest_fmr
+        )
+
+    points = supported(TARGETS) or supported(FALLBACK)
     if not points:
         raise ValueError(
             f"the evidence supports no rate below {evidence.smallest_fmr:.3g}: measure more subjects"

@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from training.config import RecipeError
+from training.encoders.mobilefacenet import FEATURES
 from training.heads import PairFeatures, SigmoidDistance, WeightedL1
 from training.losses.closest_negatives import closest_negatives_loss
 from training.losses.contrastive import batch_contrastive_loss, contrastive_loss
@@ -47,6 +49,21 @@ class Objective(keras.layers.Layer):
     def on_pairs(self, same: tf.Tensor, left: tf.Tensor, right: tf.Tensor) -> Metrics:
         """Return scalars of pairs: bool[B], float[B, D] twice."""
         raise NotImplementedError(f"{type(self).__name__} does not take pairs")
+
+
+def with_features(encoder: keras.Model) -> keras.Model:
+    """Return the encoder with two outputs, its last map float[N, h, w, F] and its embeddings float[N, D].
+
+    It shares the encoder's layers and weights.
+
+    Raises:
+        RecipeError: The encoder has no such map.
+    """
+    names = [layer.name for layer in encoder.layers]
+    if FEATURES not in names:
+        raise RecipeError(f"encoder {encoder.name} has no feature maps for a pair-feature head")
+    maps = encoder.get_layer(FEATURES).output
+    return keras.Model(encoder.inputs, [maps, encoder.outputs[0]], name=f"{encoder.name}_with_features")
 
 
 class ContrastiveObjective(Objective):
@@ -176,8 +193,8 @@ class PairFeaturesObjective(Objective):
         self.distance_weight = distance_weight
 
     def prepare(self, encoder: keras.Model) -> None:
-        """Make the head's weights for the encoder's feature maps, its first output."""
-        self.head.build(encoder.outputs[0].shape)
+        """Make the head's weights for the encoder's feature maps."""
+        self.head.build(with_features(encoder).outputs[0].shape)
         self.built = True
 
     def on_pairs(self, same: tf.Tensor, left: tf.Tensor, right: tf.Tensor) -> Metrics:

@@ -93,8 +93,7 @@ class Evidence:
     @property
     def smallest_fmr(self) -> float:
         """Smallest false match rate these trials can support."""
-        pairs = self.subjects * (self.subjects - 1) / 2.0
-        return max(_LEAST_EXPECTED_PAIRS / pairs, 1.0 / self.nonmated_total)
+        return max(smallest_fmr(self.subjects), 1.0 / self.nonmated_total)
 
     @property
     def largest_fmr(self) -> float:
@@ -202,6 +201,15 @@ class Evidence:
             self._points.clear()
         self._points[key] = point
         return point
+
+
+def smallest_fmr(subjects: int) -> float:
+    """Return the smallest false match rate that so many subjects can support, however many their trials.
+
+    >>> smallest_fmr(25)
+    0.01
+    """
+    return _LEAST_EXPECTED_PAIRS / (subjects * (subjects - 1) / 2.0)
 
 
 def upper_bound(false_matches_by_subject: NDArray[np.int64], trials: int) -> float:

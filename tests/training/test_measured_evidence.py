@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.encoding.model import Model, open_model
 from app.matching.distances import Metric, distance
-from app.matching.evidence import Evidence, read_evidence
+from app.matching.evidence import Evidence, read_evidence, smallest_fmr
 from tests.support.bundles import angle_evidence
 from tests.support.images import angle_png
 from training import measured_evidence
@@ -24,6 +24,8 @@ from training.measured_evidence import (
     measure_evidence,
     operating_points,
     subject_images,
+    subjects_for,
+    tail_share_for,
     write_evidence,
 )
 
@@ -54,7 +56,7 @@ def check_against_the_double_loop(
     embeddings: NDArray[np.float32], labels: NDArray[np.int32], metric: Metric, share: float
 ) -> None:
     mated, nonmated = double_loop(embeddings, labels, metric)
-    evidence = all_trials(embeddings, labels, metric)
+    evidence = all_trials(embeddings, labels, metric, tail_share=share)
     assert (
         sorted(zip(evidence.mated_distance.tolist(), evidence.mated_subject.tolist(), strict=True)) == mated
     )
@@ -78,8 +80,7 @@ def test_trials_are_those_of_a_double_loop(metric: Metric) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
-def test_tail_is_exact_whatever_share_is_kept(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
-    monkeypatch.setattr(measured_evidence, "TAIL_SHARE", share)
+def test_tail_is_exact_whatever_share_is_kept(share: float) -> None:
     rng = np.random.default_rng(7)
     labels = rng.permutation(np.repeat(np.arange(6, dtype=np.int32), 10))
     check_against_the_double_loop(rng.standard_normal((60, 4)).astype(np.float32), labels, "euclidean", share)
@@ -198,6 +199,28 @@ def test_points_are_those_the_evidence_supports_laxest_first() -> None:
     assert all(point.fmr is not None and point.fmr <= (point.max_fmr or 0.0) for point in points)
 
 
+def test_few_subjects_get_the_laxer_point_alone() -> None:
+    evidence = angle_evidence(10)  # 3 / 45 supports 1e-1, not 1e-2
+    assert [(point.name, point.max_fmr) for point in operating_points(evidence)] == [("fmr-1e-1", 1e-1)]
+
+
 def test_points_of_too_few_subjects_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"supports no rate below 0\.0667: measure more subjects"):
-        operating_points(angle_evidence(10))
+    with pytest.raises(ValueError, match=r"supports no rate below 0\.107: measure more subjects"):
+        operating_points(angle_evidence(8))
+
+
+def test_tail_of_few_subjects_reaches_to_their_only_point() -> None:
+    rng = np.random.default_rng(8)
+    labels = np.repeat(np.arange(10, dtype=np.int32), 20)
+    embeddings = rng.standard_normal((200, 4)).astype(np.float32)
+    evidence = all_trials(embeddings, labels, "euclidean", tail_share=tail_share_for(10))
+    (point,) = operating_points(evidence)
+    whole = all_trials(embeddings, labels, "euclidean", tail_share=1.0)
+    assert point.threshold == whole.threshold_for(1e-1)
+    assert tail_share_for(25) == measured_evidence.TAIL_SHARE
+
+
+@pytest.mark.parametrize(("fmr", "subjects"), [(1e-1, 9), (1e-2, 25), (1e-3, 78), (1e-4, 246)])
+def test_subjects_for_a_rate_are_the_fewest_whose_evidence_supports_it(fmr: float, subjects: int) -> None:
+    assert subjects_for(fmr) == subjects
+    assert smallest_fmr(subjects) <= fmr < smallest_fmr(subjects - 1)

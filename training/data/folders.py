@@ -83,6 +83,7 @@ def read_folder(
     preparation: Preparation,
     *,
     least_subjects: int = LEAST_SUBJECTS,
+    because: str = "",
     most_unusable: float = MOST_UNUSABLE,
     leave_out: Collection[str] = (),
     cache: Path | None = None,
@@ -94,6 +95,7 @@ def read_folder(
         folder: Holds ``<subject>/<image>`` or ``<group>/<subject>/<image>``.
         preparation: From the bytes of a file to the encoder's input.
         least_subjects: Subjects with two images or more that there must be.
+        because: Why so many, for the message that says there are fewer.
         most_unusable: Share of the files that may be left out because they cannot be prepared.
         leave_out: Subjects to pass over, such as one whose pictures are known to be of several people.
         cache: Folder to keep the prepared images in, for the next run on the same files.
@@ -137,7 +139,8 @@ def read_folder(
     if len(subjects) < least_subjects:
         raise DataError(
             f"{folder} has {len(subjects)} subjects with two usable images or more; at least "
-            f"{least_subjects} are needed{f'; with a single image: {_few(single)}' if single else ''}"
+            f"{least_subjects} are needed{f', {because}' if because else ''}"
+            f"{f'; with a single image: {_few(single)}' if single else ''}"
         )
     number = {home: index for index, home in enumerate(subjects)}
     chosen = [index for index in usable if homes[index] in number]
@@ -164,6 +167,19 @@ def count_images(folder: Path) -> int:
         DataError: It has none, or they are laid out otherwise.
     """
     return len(_image_files(folder)[0])
+
+
+def files_by_subject(folder: Path) -> dict[str, list[str]]:
+    """Return the paths of the image files of each subject, below the folder and sorted; nothing is opened.
+
+    Raises:
+        MissingDataError: The folder is not there.
+        DataError: It has no images, or they are laid out otherwise.
+    """
+    found: dict[str, list[str]] = {}
+    for name in _image_files(folder)[0]:
+        found.setdefault(_home(name), []).append(name)
+    return found
 
 
 def _image_files(folder: Path) -> tuple[list[str], int]:

@@ -5,7 +5,8 @@ No subject of one part is in another, but for digits: there are only ten, so the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,47 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from app.encoding.manifest import DetectorSpec, FaceAlignment, InputSpec, WholeImage
-from training.config import CharactersData, DigitsData, RecipeError, RunConfig
+from training.config import (
+    AlignedFacesData,
+    CharactersData,
+    DigitsData,
+    FolderData,
+    RecipeError,
+    RunConfig,
+)
+from training.data.errors import DataError
+from training.data.face_sets import read_celeba_small
+from training.data.folders import read_folder
 from training.data.labelled import LabelledImages
 from training.data.mnist import read_mnist
 from training.data.omniglot import read_omniglot
-from training.data.smoke import drawn_characters, handwritten_digits
+from training.data.preparing import aligned_faces, whole_images
+from training.data.smoke import drawn_characters, drawn_faces, handwritten_digits
 from training.data.splits import Split, split_subjects
+from training.faces_bundle import faces_detector, open_faces
+from training.measured_evidence import FALLBACK, subjects_for
 
 DIGIT_INPUT = InputSpec(height=28, width=28, channels=1)
+
+LEAST_TRAINED, LEAST_VALIDATION, LEAST_TESTED = 10, 4, 5
+LEAST_CALIBRATED = subjects_for(max(FALLBACK.values()))
+LEAST_SUBJECTS = LEAST_TRAINED + LEAST_VALIDATION + LEAST_CALIBRATED + LEAST_TESTED
+"""Of a folder of one's own: enough to run and to set a threshold, not to trust."""
+
+WHY_SO_MANY = (
+    f"{LEAST_TRAINED} to train on, {LEAST_VALIDATION} to choose the best weights, {LEAST_CALIBRATED} for the "
+    f"thresholds (fewer cannot show even a false match rate of {max(FALLBACK.values())}) and {LEAST_TESTED} "
+    "to test, nobody in two parts"
+)
+
+LEAST_GROUPS = 8
+"""With fewer groups than this, subjects are dealt out one by one: whole groups would make lopsided parts."""
+
+OWN_IMAGES = "yours to decide: trained on images of your own"
+CELEBA = "CelebA: non-commercial research; weights trained on it are not distributed"
+
+
+logger = logging.getLogger("visavis.training")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +147,12 @@ def load_characters(spec: CharactersData, data_dir: Path, seed: int) -> ImagePar
     else:
         size = spec.input.height
         train = drawn_characters(120, 12, size, seed, alphabets=6)
-        drawn = Part(drawn_characters(80, 12, size, seed + 1, alphabets=4))
+        others = drawn_characters(80, 12, size, seed + 1, alphabets=4)
+        # Another seed draws other characters under the same names.
+        subjects, groups = (
+            tuple(f"other-{name}" for name in names or ()) for names in (others.subjects, others.groups)
+        )
+        drawn = Part(replace(others, subjects=subjects, groups=groups))
         described = {"name": "drawn characters", "licence": "made by the run", "role": "smoke run"}
     validation = None
     if spec.validation_alphabets:
@@ -135,6 +174,148 @@ def load_characters(spec: CharactersData, data_dir: Path, seed: int) -> ImagePar
         datasets=(described,),
         calibrated_on=f"{len(alphabets)} alphabets that were not trained on, {described['name']}",
     )
+
+
+def load_folder(spec: FolderData, data_dir: Path, seed: int, cache: Path | None = None) -> ImageParts:
+    """Return somebody's ``<subject>/<image>`` folder, or drawn faces for a smoke run, split by subject.
+
+    Args:
+        spec: Of the recipe.
+        data_dir: Where a folder given by name lies.
+        seed: Of the split, and of drawn faces.
+        cache: Folder to keep aligned faces in, for they take long.
+
+    Raises:
+        DataError: The folder is missing, too small, mixed up or unreadable; the message names files.
+    """
+    preprocess: WholeImage | FaceAlignment
+    detector = None
+    if spec.source == "smoke-faces":
+        preprocess = _whole(spec)
+        data = _drawn_faces(spec.input, seed)
+        described: dict[str, JsonValue] = {"name": "drawn faces", "licence": "made by the run"}
+    else:
+        if spec.path is None:
+            raise RecipeError("data.path names no folder")
+        if spec.preprocess == "face-5pt":
+            faces = open_faces()
+            if spec.input != faces.manifest.input:
+                raise RecipeError(f"faces are aligned to {faces.manifest.input}, not {spec.input}")
+            preprocess, detector = FaceAlignment(mode="face-5pt"), faces_detector(faces)
+            preparation = aligned_faces(faces)
+        else:
+            preprocess, cache = spec.preprocess, None
+            preparation = whole_images(spec.input, spec.preprocess)
+        data, report = read_folder(
+            data_dir / spec.path,
+            preparation,
+            least_subjects=LEAST_SUBJECTS,
+            because=WHY_SO_MANY,
+            leave_out=spec.leave_out,
+            cache=cache,
+        )
+        for line in report.lines():
+            logger.info("%s", line)
+        described = {"name": Path(spec.path).name, "licence": OWN_IMAGES}
+        if Path(spec.path).parts[:1] == ("faces",) and "celeba" in spec.path:
+            described["licence"] = CELEBA
+    return _people_parts(spec, data, described, seed, preprocess=preprocess, detector=detector)
+
+
+def load_aligned_faces(spec: AlignedFacesData, data_dir: Path, seed: int) -> ImageParts:
+    """Return CelebA's small crops, or drawn faces for a smoke run, split by subject."""
+    how = WholeImage(mode="crop")
+    if spec.source == "smoke-aligned":
+        data = _drawn_faces(spec.input, seed)
+        described: dict[str, JsonValue] = {"name": "drawn faces", "licence": "made by the run"}
+    else:
+        data = read_celeba_small(data_dir, spec.input, how, least_images=spec.least_images)
+        described = {"name": "CelebA, 10,000 aligned crops", "licence": CELEBA}
+    return _people_parts(spec, data, described, seed, preprocess=how)
+
+
+def _drawn_faces(size: InputSpec, seed: int) -> LabelledImages:
+    if size.channels != 3:
+        raise RecipeError("drawn faces are in colour: data.input.channels is 3")
+    return drawn_faces(80, 8, seed, height=size.height, width=size.width)
+
+
+def _whole(spec: FolderData) -> WholeImage:
+    # Drawn faces are aligned as they are, and no detector finds them.
+    return WholeImage(mode="fit") if spec.preprocess == "face-5pt" else spec.preprocess
+
+
+def _people_parts(
+    spec: FolderData | AlignedFacesData,
+    data: LabelledImages,
+    described: dict[str, JsonValue],
+    seed: int,
+    *,
+    preprocess: WholeImage | FaceAlignment,
+    detector: tuple[DetectorSpec, Path] | None = None,
+) -> ImageParts:
+    """Deal the subjects out to four parts.
+
+    Raises:
+        DataError: The calibration part supports no operating point, or a part has too few.
+    """
+    split = four_parts(data, spec.validation, spec.calibration, spec.test, seed)
+    if len(split.calibration) < LEAST_CALIBRATED:
+        raise DataError(
+            f"{len(split.calibration)} of {len(data.subjects)} subjects are for the thresholds and "
+            f"{LEAST_CALIBRATED} are needed, for fewer cannot show even a false match rate of "
+            f"{max(FALLBACK.values())}; more subjects, or a larger data.calibration"
+        )
+    licence = str(described["licence"])
+    return ImageParts(
+        input=spec.input,
+        preprocess=preprocess,
+        train=Part(data.named(split.train)),
+        validation=Part(data.named(split.validation)) if split.validation else None,
+        calibration=Part(data.named(split.calibration)),
+        test=Part(data.named(split.test)),
+        closed=False,
+        split=split,
+        datasets=(
+            {
+                **described,
+                "role": f"trained on {len(split.train)} subjects, best weights by {len(split.validation)}, "
+                f"thresholds from {len(split.calibration)}, results from {len(split.test)}",
+            },
+        ),
+        calibrated_on=f"subjects not trained on, {described['name']}",
+        weights_licence="Apache-2.0" if licence == "made by the run" else licence,
+        detector=detector,
+    )
+
+
+def four_parts(data: LabelledImages, validation: float, calibration: float, test: float, seed: int) -> Split:
+    """Return a split by subject, or by whole group where there are ``LEAST_GROUPS`` or more.
+
+    Args:
+        data: Whose subjects are dealt out.
+        validation: Share that chooses the best weights; 0 leaves the part empty.
+        calibration: Share that the thresholds are measured on.
+        test: Share that the results are measured on.
+        seed: Of the split.
+
+    Raises:
+        DataError: There are too few subjects or groups.
+        RecipeError: The shares leave nobody to train on.
+    """
+    rest = 1.0 - validation - calibration - test
+    if rest <= 1e-9:
+        raise RecipeError("data: validation, calibration and test leave nobody to train on")
+    group = dict(zip(data.subjects, data.groups or data.subjects, strict=True))
+    grouped = data.groups is not None and len(set(data.groups)) >= LEAST_GROUPS
+
+    def dealt(names: tuple[str, ...], shares: tuple[float, float, float]) -> Split:
+        groups = [group[name] for name in names] if grouped else None
+        return split_subjects(names, shares=shares, seed=seed, groups=groups)
+
+    whole = dealt(data.subjects, (rest + validation, calibration, test))
+    inner = dealt(whole.train, (rest, validation, 0.0))  # its "calibration" chooses the best weights
+    return Split(inner.train, whole.calibration, whole.test, seed, validation=inner.calibration)
 
 
 def rows_of(data: LabelledImages, chosen: NDArray[np.bool_]) -> LabelledImages:
@@ -177,8 +358,13 @@ def _held_alphabets(data: LabelledImages, count: int, seed: int) -> tuple[Labell
     return data.of_subjects(held), data.of_subjects(rest)
 
 
-def load_image_parts(config: RunConfig, data_dir: Path) -> ImageParts:
+def load_image_parts(config: RunConfig, data_dir: Path, cache: Path | None = None) -> ImageParts:
     """Return the parts of an image run.
+
+    Args:
+        config: With image data.
+        data_dir: Where public sets lie.
+        cache: Folder to keep prepared images in that take long to prepare.
 
     Raises:
         DataError: The data are missing, damaged or too few; the message says what to do.
@@ -189,5 +375,9 @@ def load_image_parts(config: RunConfig, data_dir: Path) -> ImageParts:
             return load_digits(config.data, data_dir, config.seed)
         case CharactersData():
             return load_characters(config.data, data_dir, config.seed)
+        case FolderData():
+            return load_folder(config.data, data_dir, config.seed, cache)
+        case AlignedFacesData():
+            return load_aligned_faces(config.data, data_dir, config.seed)
         case _:
             raise RecipeError(f"data source {config.data.source} has no labelled images")

@@ -32,9 +32,11 @@ class Split:
     calibration: tuple[str, ...]
     test: tuple[str, ...]
     seed: int
+    validation: tuple[str, ...] = ()
+    """Who chooses the best weights; kept apart from ``train``. Often nobody."""
 
     def __post_init__(self) -> None:
-        names = [*self.train, *self.calibration, *self.test]
+        names = [*self.train, *self.validation, *self.calibration, *self.test]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise DataError(f"the split has subject {twice!r} twice; each belongs in one part")
@@ -54,7 +56,7 @@ class Split:
             read = json.loads(text)
             if set(read) != {field.name for field in fields(cls)}:
                 raise ValueError(f"the keys are {', '.join(sorted(read))}")
-            parts = {part: tuple(str(name) for name in read[part]) for part in PARTS}
+            parts = {part: tuple(str(name) for name in read[part]) for part in (*PARTS, "validation")}
             return cls(**parts, seed=int(read["seed"]))
         except (ValueError, TypeError) as error:
             raise DataError(f"this is no split of subjects: {error}") from error
