@@ -12,7 +12,7 @@ from app.encoding.manifest import InputSpec
 from training import config as c
 from training import objectives as o
 from training.data.samplers import FixedPairs, Pairs, PairSampler, PKSampler, balanced_pairs
-from training.encoders.koch import koch
+from training.encoders.koch import koch, smallest_map
 from training.encoders.mlp import mlp
 from training.encoders.mobilefacenet import (
     SIZE,
@@ -45,8 +45,14 @@ def build_image_encoder(spec: c.Encoder, size: InputSpec) -> keras.Model:
         case c.Koch():
             if size.height != size.width or size.channels != 1:
                 raise c.RecipeError("encoder koch takes square grey images")
+            if smallest_map(size.height, spec.kernels) < 1:
+                raise c.RecipeError(
+                    f"encoder.kernels: {spec.kernels} leave nothing of an image of {size.height} pixels"
+                )
             return koch(
                 size=size.height,
+                filters=spec.filters,
+                kernels=spec.kernels,
                 initialisation=spec.initialisation,
                 l2_convolution=spec.l2_convolution,
                 l2_dense=spec.l2_dense,

@@ -37,6 +37,7 @@ class Spec(BaseModel):
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0)]
 
 # --- data
 # ----------------------------------------------------------------------------------------------------
@@ -104,8 +105,14 @@ class TextPairsData(Spec):
     length: Positive = 40
     """Tokens a text; longer ones are cut."""
     vocabulary: Positive = 4000
-    tokens: Literal["words", "characters"] = "words"
+    tokens: Literal["words", "characters", "bigrams"] = "words"
+    """See ``training.data.text.Unit``."""
+    convention: Literal["1 = same", "1 = different"] | None = None
+    """What the label 1 of ``pairs`` says; not needed for a column called ``same`` or ``different``."""
+    same_from: float | None = None
+    """Score from which two texts of ``pairs`` are the same, where the file has scores, not labels."""
     validation: Share = 0.1
+    """Pairs kept back to choose the best weights and the threshold; ``stsb`` brings its own."""
     test: Share = 0.2
     """Of a single file; the public sets bring their own test part."""
 
@@ -114,7 +121,9 @@ class DigitNamesData(Spec):
     """Two kinds of input: a picture of a digit and a spelled digit name."""
 
     source: Literal["mnist-and-names", "smoke-digits-and-names"]
-    length: Positive = 12
+    languages: tuple[Literal["en", "de", "es", "fr", "it", "nl"], ...] = ("en", "de", "es", "fr", "it", "nl")
+    length: Annotated[int, Field(ge=6)] = 12
+    """Letters of a name; the longest has six."""
     held_out: Positive = 5000
     test_pairs: Positive = 20_000
     pairs_seed: int = 20_000
@@ -143,8 +152,11 @@ class Koch(Spec):
     """Koch's convolutional net."""
 
     kind: Literal["koch"]
+    filters: tuple[Positive, Positive, Positive, Positive] = (64, 128, 128, 256)
+    kernels: tuple[Positive, Positive, Positive, Positive] = (10, 7, 4, 4)
     initialisation: Literal["koch", "he"] = "koch"
-    l2_convolution: Annotated[float, Field(ge=0)] = 2e-4
+    l2_convolution: Decay | tuple[Decay, Decay, Decay, Decay] = 2e-4
+    """One for all four convolutions, or one for each."""
     l2_dense: Annotated[float, Field(ge=0)] = 1e-4
     units: Positive = 4096
 
@@ -187,7 +199,14 @@ class AveragePooling(Spec):
     kind: Literal["average-pooling"]
     embedding: Positive = 64
     widths: tuple[Positive, ...] = (32, 16)
+    """Units of the dense layers; none leaves the average as it is."""
     dropout: Share = 0.0
+    token_dropout: Share = 0.0
+    """Share of a text's tokens left out in training."""
+    unit_length: bool = False
+    start: Literal["random", "idf"] = "random"
+    """``idf`` makes the vectors of rare tokens longer, so that an untrained encoder compares about as TF-IDF
+    does."""
 
 
 class LstmMean(Spec):
@@ -197,6 +216,8 @@ class LstmMean(Spec):
     embedding: Positive = 128
     units: Positive = 128
     dropout: Share = 0.0
+    token_dropout: Share = 0.0
+    start: Literal["random", "idf"] = "random"
 
 
 Encoder = Annotated[
