@@ -62,7 +62,7 @@ class Learner:
         return [variable for part in parts for variable in getattr(part, name)]
 
     def metrics(self, batch: tuple[Any, ...]) -> dict[str, Any]:
-        """Return scalars of a batch; ``loss`` is what is minimised, weight decay of the layers included.
+        """Return scalars of a batch; ``loss`` is what is minimised, the layers' ``penalty`` included.
 
         Args:
             batch: ``(samples, labels int32[B])`` or ``(left, right, same bool[B])``.
@@ -75,7 +75,9 @@ class Learner:
             metrics = self.objective.on_pairs(
                 same, self._seen[0](left, training=True), self._seen[1](right, training=True)
             )
-        for part in [self.left, *([] if self.twins else [self.right])]:
-            for penalty in part.losses:
-                metrics["loss"] += penalty
+        parts = [self.left] if self.twins else [self.left, self.right]
+        penalties = [penalty for part in parts for penalty in part.losses]
+        if penalties:
+            metrics["penalty"] = sum(penalties)
+            metrics["loss"] += metrics["penalty"]
         return metrics
