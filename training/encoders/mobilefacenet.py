@@ -157,7 +157,7 @@ def feature_model(model: keras.Model) -> keras.Model:
 
     It shares the encoder's layers and weights.
     """
-    return keras.Model(model.inputs, model.get_layer(FEATURES).output, name=f"{model.name}_features")
+    return keras.Model(model.inputs[0], model.get_layer(FEATURES).output, name=f"{model.name}_features")
 
 
 def trainable_stages(model: keras.Model, last: int) -> None:
