@@ -30,7 +30,7 @@ def pictures(name: str):
     yield rates.comparison_bars({name: {name: rates.Estimate(0.1)}}, title=name)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES, ids=["Korean", "formula", "underscore", "control", "long", "empty"])
 def test_any_name_can_be_drawn(name):
     for picture in pictures(name):
         assert png(picture, dpi=40)
