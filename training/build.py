@@ -22,6 +22,7 @@ from training.encoders.mobilefacenet import (
     trainable_stages,
 )
 from training.encoders.residual import residual
+from training.encoders.text import average_pooling, lstm_mean
 from training.faces_bundle import faces_encoder
 
 
@@ -82,6 +83,41 @@ def build_image_encoder(spec: c.Encoder, size: InputSpec) -> keras.Model:
             )
         case _:
             raise c.RecipeError(f"encoder {spec.kind} takes no images")
+
+
+def build_text_encoder(spec: c.Encoder, *, vocabulary: int, length: int) -> keras.Model:
+    """Return an untrained encoder int32[N, T] -> float32[N, D].
+
+    Args:
+        spec: Of the recipe.
+        vocabulary: Number of tokens, padding included.
+        length: T.
+
+    Raises:
+        RecipeError: The encoder is for images.
+    """
+    match spec:
+        case c.AveragePooling():
+            return average_pooling(
+                vocabulary,
+                length,
+                embedding=spec.embedding,
+                widths=spec.widths,
+                dropout=spec.dropout,
+                token_dropout=spec.token_dropout,
+                unit_length=spec.unit_length,
+            )
+        case c.LstmMean():
+            return lstm_mean(
+                vocabulary,
+                length,
+                embedding=spec.embedding,
+                units=spec.units,
+                dropout=spec.dropout,
+                token_dropout=spec.token_dropout,
+            )
+        case _:
+            raise c.RecipeError(f"encoder {spec.kind} takes no texts")
 
 
 def build_objective(spec: c.Objective, *, subjects: int) -> o.Objective:

@@ -13,13 +13,14 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.encoding.manifest import InputSpec, WholeImage
 from app.errors import VisavisError
 from app.matching.distances import Metric
+from training.config_fit import misfit
 from training.data.augmentation import Augmentation
 
 
@@ -363,6 +364,12 @@ class RunConfig(Spec):
     shipped: bool = False
     """Its bundle is part of the distribution."""
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if problem := misfit(self):
+            raise ValueError(problem)
+        return self
+
     @property
     def digest(self) -> str:
         """Hex SHA-256 of the configuration: a checkpoint goes on only with the one it began with."""
@@ -418,7 +425,8 @@ def load_recipe(recipe: str, *, smoke: bool = False, changes: Mapping[str, Any] 
         return RunConfig.model_validate(tables)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
+            ": ".join([*([".".join(map(str, item["loc"]))] if item["loc"] else []), item["msg"]])
+            for item in error.errors()
         )
         raise RecipeError(f"{recipe}: {problems}") from error
 

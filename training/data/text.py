@@ -142,7 +142,7 @@ def split_pairs(pairs: TextPairs, share: float, seed: int) -> tuple[TextPairs, T
     Traceback (most recent call last):
     training.data.errors.DataError: the pairs cannot be split: one part would lack same or different pairs
     """
-    piece = _connected(pairs)
+    piece = connected(pairs)
     sizes = np.bincount(piece)
     room = share * len(pairs)
     taken = []
@@ -157,8 +157,11 @@ def split_pairs(pairs: TextPairs, share: float, seed: int) -> tuple[TextPairs, T
     return pairs.take(np.flatnonzero(~second)), pairs.take(np.flatnonzero(second))
 
 
-def _connected(pairs: TextPairs) -> NDArray[np.intp]:
-    """Return intp[N], which set of connected pairs each belongs to, 0..M-1."""
+def connected(pairs: TextPairs) -> NDArray[np.intp]:
+    """Return intp[N], which set of pairs that share texts, directly or through others, each belongs to.
+
+    The sets are numbered 0..M-1.
+    """
     parent: dict[str, str] = {}
 
     def root(text: str) -> str:

@@ -1,0 +1,153 @@
+"""How well pairs are told apart when pairs come in clusters: pairs that share a text, or an image.
+
+Pairs of one cluster depend on one another, so clusters are resampled, not pairs (``evaluation.intervals``).
+A pair with a distance of at most the threshold is taken for mated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evaluation.intervals import (
+    Interval,
+    clustered_interval,
+    resample_subjects,
+    resampled_interval,
+)
+from training.evaluation.verification import RESAMPLES, SEED, equal_error_rate
+
+
+@dataclass(frozen=True)
+class PairReport:
+    """Accuracy at a threshold that the pairs did not choose, and EER, with the ends of 95 % intervals.
+
+    Attributes:
+        accuracy: Share of right decisions at the threshold.
+        accuracy_lower95: Lower end.
+        accuracy_upper95: Upper end.
+        threshold: In the unit of the distances.
+        eer: Where FMR and FNMR are equal.
+        eer_lower95: Lower end.
+        eer_upper95: Upper end.
+        mated: Pairs that mean the same.
+        nonmated: The others.
+        clusters: How many sets of pairs were resampled.
+    """
+
+    accuracy: float
+    accuracy_lower95: float
+    accuracy_upper95: float
+    threshold: float
+    eer: float
+    eer_lower95: float
+    eer_upper95: float
+    mated: int
+    nonmated: int
+    clusters: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report by the names of its figures."""
+        return asdict(self)
+
+
+def evaluate_pairs(
+    distance: NDArray[np.float64],
+    same: NDArray[np.bool_],
+    cluster: NDArray[np.integer],
+    threshold: float,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> PairReport:
+    """Measure how well distances tell mated pairs from non-mated ones.
+
+    Args:
+        distance: float64[N], finite.
+        same: bool[N], True for mated pairs; some of each kind.
+        cluster: int[N] from 0 without gaps, which pairs depend on one another.
+        threshold: Chosen on other pairs.
+        resamples: How often the clusters are resampled.
+        seed: Of the resampling.
+
+    Raises:
+        ValueError: One kind of pairs is missing.
+    """
+    if same.all() or not same.any():
+        raise ValueError("pairs of both kinds are needed")
+    wrong = (distance <= threshold) != same
+    errors = clustered_interval(wrong, cluster)
+    eer, within = _eer(distance, same, cluster, resamples, seed)
+    return PairReport(
+        accuracy=1.0 - float(wrong.mean()),
+        accuracy_lower95=1.0 - errors.upper95,
+        accuracy_upper95=1.0 - errors.lower95,
+        threshold=threshold,
+        eer=eer,
+        eer_lower95=within.lower95,
+        eer_upper95=within.upper95,
+        mated=int(same.sum()),
+        nonmated=int((~same).sum()),
+        clusters=int(cluster.max()) + 1,
+    )
+
+
+def balanced_threshold(distance: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
+    """Return the threshold with the most right decisions when both kinds of pairs weigh alike.
+
+    The share of mated pairs is a matter of how a set was put together, and differs between the parts of some;
+    a threshold that is to hold on another part must not depend on it.
+
+    >>> balanced_threshold(np.array([0.1, 0.2, 0.3, 0.6, 0.5]), np.array([True, True, True, True, False]))
+    0.4
+    """
+    values = np.unique(distance)
+    candidates = np.concatenate([[np.nextafter(values[0], -np.inf)], values])
+    matched = np.searchsorted(np.sort(distance[same]), candidates, side="right") / same.sum()
+    false = np.searchsorted(np.sort(distance[~same]), candidates, side="right") / (~same).sum()
+    best = int(np.argmax(matched - false))
+    if best + 1 == candidates.size or best == 0:
+        return float(candidates[best])
+    return float((candidates[best] + candidates[best + 1]) / 2.0)
+
+
+def _eer(
+    distance: NDArray[np.float64],
+    same: NDArray[np.bool_],
+    cluster: NDArray[np.integer],
+    resamples: int,
+    seed: int,
+) -> tuple[float, Interval]:
+    order = np.argsort(distance, kind="stable")
+    apart, mated = distance[order], same[order]
+    # Only the last pair of equal distances is a point of the curve.
+    at = np.r_[np.flatnonzero(np.diff(apart) > 0.0), apart.size - 1]
+    clusters = int(cluster.max()) + 1
+
+    def rates(weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the EER of each row of weights int64[R, N]; NaN where a kind of pairs is missing."""
+        curves = []
+        for kind in (~mated, mated):
+            sums = np.cumsum(np.where(kind, weights, 0), axis=1)
+            with np.errstate(invalid="ignore"):
+                share = sums[:, at] / sums[:, -1:]
+            curves.append(np.concatenate([np.zeros((len(weights), 1)), share], axis=1))
+        return equal_error_rate(curves[0], 1.0 - curves[1])
+
+    measured = float(rates(np.ones((1, apart.size), np.int64))[0])
+    rng = np.random.default_rng(seed)
+    found = []
+    for start in range(0, resamples, 100):
+        counts = resample_subjects(rng, clusters, min(100, resamples - start))
+        found.append(rates(counts[:, cluster[order]]))
+    resampled = np.concatenate(found)
+    within = resampled_interval(
+        measured,
+        resampled[np.isfinite(resampled)],
+        trials=int(min(mated.sum(), (~mated).sum())),
+        independent=clusters,
+    )
+    return measured, within
