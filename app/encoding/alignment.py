@@ -66,8 +66,8 @@ def align_face(
 ) -> NDArray[np.uint8]:
     """Cut the face out of an image, upright and scaled so that its landmarks meet the template.
 
-    A face more than twice the template's size is first averaged down by a whole factor, so that no pixel
-    of it is skipped; below that this equals OpenCV's bilinear ``warpAffine`` (embedding cosine 1.0000).
+    Below twice the template's size this equals OpenCV's bilinear ``warpAffine`` (embedding cosine 1.0000);
+    see ``cut_out`` for larger faces.
 
     Args:
         image: Upright RGB image.
@@ -82,13 +82,32 @@ def align_face(
     """
     height, width = size
     template = TEMPLATE_112 * np.array([width / 112.0, height / 112.0])
-    forward = _fit(landmarks, template)
+    return cut_out(image, _fit(landmarks, template), size)
+
+
+def cut_out(image: Image.Image, forward: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Cut a turned and scaled rectangle out of an image.
+
+    What would shrink to less than half is first averaged down by a whole factor, so that no pixel of it is
+    skipped; else this equals OpenCV's bilinear ``warpAffine``.
+
+    Args:
+        image: RGB image.
+        forward: float64[2, 3], similarity from pixels of the image to those of the crop.
+        size: Height and width of the crop in pixels.
+
+    Returns:
+        uint8[H, W, 3], black where the crop reaches past the image.
+    """
+    height, width = size
     factor = math.floor(1.0 / math.hypot(forward[0, 0], forward[1, 0]))
     if factor >= 2:
         region = _region_of_crop(forward, size, image.size, factor)
         image = image.reduce(factor, box=region)
-        shifted = (landmarks + 0.5 - np.array(region[:2])) / factor - 0.5
-        forward = similarity_transform(shifted, template)
+        # Centre q of a reduced pixel lies at factor * (q + 0.5) - 0.5 behind the region's corner.
+        corner = np.array(region[:2]) + 0.5 * factor - 0.5
+        linear = forward[:, :2]
+        forward = np.concatenate([factor * linear, (linear @ corner + forward[:, 2])[:, None]], axis=1)
     inverse = np.linalg.inv(np.vstack([forward, [0.0, 0.0, 1.0]]))[:2]
     # Pillow measures from pixel corners, the template from pixel centres: half a pixel on either side.
     inverse[:, 2] += 0.5 - inverse[:, :2].sum(axis=1) * 0.5

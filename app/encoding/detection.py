@@ -60,7 +60,7 @@ class FaceDetector:
 
     def __init__(self, network: DetectorNetwork, spec: DetectorSpec) -> None:
         self._network = network
-        self._spec = spec
+        self.spec = spec
 
     def detect(self, image: Image.Image) -> list[Face]:
         """Return the faces of an upright RGB image, best score first.
@@ -70,9 +70,9 @@ class FaceDetector:
         """
         longer = max(image.size)
         tried: set[float] = set()
-        for canvas in self._spec.canvases:
+        for canvas in self.spec.canvases:
             # The first look never enlarges: that costs time and seldom shows more.
-            scale = min(canvas / longer, self._spec.max_upscale if tried else 1.0)
+            scale = min(canvas / longer, self.spec.max_upscale if tried else 1.0)
             if scale not in tried and (faces := self._detect_at(image, scale)):
                 return faces
             tried.add(scale)
@@ -84,20 +84,27 @@ class FaceDetector:
         scaled = (
             image if size == image.size else image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
         )
-        padded = np.zeros((1, _next_multiple(size[1], 32), _next_multiple(size[0], 32), 3), np.uint8)
-        padded[0, : size[1], : size[0]] = np.asarray(scaled)
-        outputs = self._network(padded)
-        boxes, landmarks, scores = decode_outputs(outputs, padded.shape[1:3], self._spec.score_threshold)
-        kept = non_maximum_suppression(boxes, scores, self._spec.nms_iou)
+        padded = np.zeros((_next_multiple(size[1], 32), _next_multiple(size[0], 32), 3), np.uint8)
+        padded[: size[1], : size[0]] = np.asarray(scaled)
         ratio = np.array([width / size[0], height / size[1]])
         return [
             Face(
-                box=tuple((boxes[i] * np.tile(ratio, 2)).tolist()),
-                landmarks=landmarks[i] * ratio,
-                score=float(scores[i]),
+                box=tuple((np.array(face.box) * np.tile(ratio, 2)).tolist()),
+                landmarks=face.landmarks * ratio,
+                score=face.score,
             )
-            for i in kept
-            if np.ptp(landmarks[i], axis=0).max() > 1.0 and can_align(landmarks[i] * ratio)
+            for face in self.faces_on(padded)
+            if can_align(face.landmarks * ratio)
+        ]
+
+    def faces_on(self, canvas: NDArray[np.uint8]) -> list[Face]:
+        """Return the faces on uint8[H, W, 3] of multiples of 32 in its own pixels, best score first."""
+        outputs = self._network(canvas[None])
+        boxes, landmarks, scores = decode_outputs(outputs, canvas.shape[:2], self.spec.score_threshold)
+        return [
+            Face(tuple(boxes[i].tolist()), landmarks[i], float(scores[i]))
+            for i in non_maximum_suppression(boxes, scores, self.spec.nms_iou)
+            if np.ptp(landmarks[i], axis=0).max() > 1.0
         ]
 
 
@@ -186,15 +193,21 @@ def non_maximum_suppression(
         iou_threshold: Intersection over union above which the worse box is dropped.
     """
     order = np.argsort(-scores, kind="stable")[:1000]
-    low, high, area = boxes[:, :2], boxes[:, :2] + boxes[:, 2:], boxes[:, 2] * boxes[:, 3]
     kept: list[int] = []
     while order.size:
         best, order = int(order[0]), order[1:]
         kept.append(best)
-        overlap = np.clip(np.minimum(high[best], high[order]) - np.maximum(low[best], low[order]), 0, None)
-        shared = overlap[:, 0] * overlap[:, 1]
-        order = order[shared <= iou_threshold * (area[best] + area[order] - shared)]
+        order = order[intersection_over_union(boxes[best], boxes[order]) <= iou_threshold]
     return kept
+
+
+def intersection_over_union(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return float64[M], the overlap of one box with each of float64[M, 4] (x, y, width, height)."""
+    low = np.maximum(box[:2], boxes[:, :2])
+    high = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=1)
+    union = box[2:].prod() + boxes[:, 2:].prod(axis=1) - shared
+    return np.asarray(shared / np.maximum(union, np.finfo(np.float64).tiny))
 
 
 def _next_multiple(value: int, step: int) -> int:

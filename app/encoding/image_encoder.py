@@ -17,6 +17,7 @@ from app.encoding.onnx_session import Graph
 from app.encoding.pixel_gate import PixelGate
 from app.encoding.preprocess import Prepared, prepare_face, prepare_whole
 from app.encoding.quality import Quality, measure_quality
+from app.encoding.second_look import look_again
 from app.errors import ImageUnreadableError, InvalidRequestError
 
 
@@ -118,9 +119,10 @@ class ImageEncoder:
             decoded = decode_image(image.data, self._limits, field=image.field, reserve=reserve)
             decoded_at = time.perf_counter()
             size = (self.encoding.input.height, self.encoding.input.width)
+            # A second look at each, so that a face has the same landmarks here as where it is encoded.
+            faces = [look_again(decoded, face, self._detector) for face in self._detector.detect(decoded)]
             found = [
-                (face, measure_quality(align_face(decoded, face.landmarks, size), face))
-                for face in self._detector.detect(decoded)
+                (face, measure_quality(align_face(decoded, face.landmarks, size), face)) for face in faces
             ]
         timings.decode += (decoded_at - started) * 1e3
         timings.detect += (time.perf_counter() - decoded_at) * 1e3

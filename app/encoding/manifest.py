@@ -26,6 +26,10 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _absent(value: object) -> bool:
+    return value is None
+
+
 class FileEntry(_Strict):
     """One file of the bundle."""
 
@@ -58,6 +62,29 @@ class WholeImage(_Strict):
     background: Annotated[int, Field(ge=0, le=255)] = 255
 
 
+class SecondLook(_Strict):
+    """A closer look at one face: cut out upright, at a size the detector knows well, and detected again.
+
+    The turn is only as good as the landmarks it comes from, so where the crop shows the face still turned,
+    the face is cut out again by what was just found.
+    """
+
+    canvas: Annotated[int, Field(ge=64, le=1024, multiple_of=32)]
+    """Side of the square crop, in pixels."""
+    face: Annotated[int, Field(ge=16)]
+    """Pixels of the crop that the shorter side of the face's box takes."""
+    turn: Annotated[float, Field(gt=0, le=180)]
+    """Degrees by which the face may be turned in the crop; above it is looked at again."""
+    looks: Annotated[int, Field(ge=1, le=8)]
+    """How often at most."""
+
+    @model_validator(mode="after")
+    def _face_fits(self) -> Self:
+        if self.face > self.canvas:
+            raise ValueError(f"a face of {self.face} pixels does not fit a canvas of {self.canvas}")
+        return self
+
+
 class DetectorSpec(_Strict):
     """The face detector that belongs to the bundle."""
 
@@ -69,6 +96,9 @@ class DetectorSpec(_Strict):
     """Largest factor by which a small image is enlarged when a first look at its own size shows no face."""
     score_threshold: Annotated[float, Field(gt=0, lt=1)]
     nms_iou: Annotated[float, Field(gt=0, lt=1)]
+    second_look: Annotated[SecondLook | None, Field(exclude_if=_absent)] = None
+    """How the landmarks of a face are refined; None leaves them as first detected. None is not written, so
+    that the digest of a bundle made before this field existed stays the same."""
 
 
 class EvidenceSummary(_Strict):

@@ -12,6 +12,7 @@ from app.encoding.alignment import align_face
 from app.encoding.detection import Face, FaceChoice, FaceDetector, choose_face
 from app.encoding.manifest import InputSpec, WholeImage
 from app.encoding.quality import Quality, measure_quality
+from app.encoding.second_look import look_again
 from app.errors import ImageUnreadableError
 
 
@@ -44,7 +45,7 @@ def prepare_face(
         MultipleFacesError: Several were found and the choice is ``only``.
     """
     faces = detector.detect(image)
-    face = choose_face(faces, choice, image.size, field=field)
+    face = look_again(image, choose_face(faces, choice, image.size, field=field), detector)
     try:
         pixels = align_face(image, face.landmarks, (spec.height, spec.width))
     except ValueError as error:

@@ -51,6 +51,7 @@ ENCODING = Encoding.model_validate(
             "max_upscale": 2.0,
             "score_threshold": 0.7,
             "nms_iou": 0.3,
+            "second_look": {"canvas": 320, "face": 160, "turn": 7.0, "looks": 4},
         },
         "dimensions": 128,
         "metric": "euclidean",
@@ -163,7 +164,7 @@ def build_manifest(out: Path) -> Manifest:
         {
             "schema_version": 1,
             "model_id": "faces",
-            "version": "1.0.0",
+            "version": "1.1.0",
             "description": DESCRIPTION,
             "files": {name: _entry(out / name) for name in present},
             **ENCODING.model_dump(),

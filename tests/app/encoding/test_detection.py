@@ -19,6 +19,7 @@ from app.encoding.detection import (
     box_fields,
     choose_face,
     decode_outputs,
+    intersection_over_union,
     non_maximum_suppression,
 )
 from app.encoding.manifest import DetectorSpec
@@ -148,6 +149,13 @@ def test_overlap_equal_to_the_limit_is_kept() -> None:
     boxes = np.array([[0.0, 0, 2, 1], [1, 0, 2, 1]])
     assert non_maximum_suppression(boxes, np.array([0.8, 0.9]), 1 / 3) == [1, 0]
     assert non_maximum_suppression(boxes, np.array([0.8, 0.9]), 0.33) == [1]
+
+
+def test_overlap_is_the_share_of_the_union() -> None:
+    boxes = np.array([[0.0, 0, 2, 2], [1, 1, 2, 2], [2, 0, 2, 2], [0, 0, 1, 2], [9, 9, 0, 0]])
+    found = intersection_over_union(boxes[0], boxes)
+    assert found == pytest.approx([1, 1 / 7, 0, 1 / 2, 0])
+    assert intersection_over_union(boxes[4], boxes[4:]).tolist() == [0]
 
 
 SMALL_CENTRAL = face(45, 45, 10, 10, score=0.8)

@@ -57,6 +57,8 @@ FACES: dict[str, Any] = {
     "parity": {},
 }
 
+LOOK = {"canvas": 320, "face": 160, "turn": 10.0, "looks": 4}
+
 
 def changed(*path: str | int, to: Any) -> dict[str, Any]:
     """Return the manifest with one value replaced, or removed when it is Ellipsis."""
@@ -71,8 +73,9 @@ def changed(*path: str | int, to: Any) -> dict[str, Any]:
     return manifest
 
 
-def test_manifest_survives_being_written_and_read() -> None:
-    manifest = Manifest.model_validate(FACES)
+@pytest.mark.parametrize("look", [None, LOOK])
+def test_manifest_survives_being_written_and_read(look: dict[str, float] | None) -> None:
+    manifest = Manifest.model_validate(changed("detector", "second_look", to=look))
     assert Manifest.model_validate_json(json.dumps(manifest.model_dump(mode="json"))) == manifest
 
 
@@ -101,6 +104,10 @@ def test_operating_points_are_found_by_name() -> None:
         pytest.param(changed("detector", to=None), "detector goes with", id="no detector"),
         pytest.param(changed("detector", "canvases", to=[]), "canvases", id="no canvas"),
         pytest.param(changed("detector", "max_upscale", to=0.5), "max_upscale", id="upscale below 1"),
+        pytest.param(changed("detector", "second_look", to={**LOOK, "canvas": 300}), "canvas", id="canvas"),
+        pytest.param(changed("detector", "second_look", to={**LOOK, "face": 321}), "does not fit", id="face"),
+        pytest.param(changed("detector", "second_look", to={**LOOK, "looks": 0}), "looks", id="no looks"),
+        pytest.param(changed("detector", "second_look", to={**LOOK, "turn": 0}), "turn", id="no turn"),
         pytest.param(
             changed("default_operating_point", to="none"),
             r"'none' is not among \['strict', 'lax'\]",
@@ -147,6 +154,7 @@ def white_to_black(manifest: dict[str, Any]) -> None:
         pytest.param(changed("detector", "max_upscale", to=1.0), id="upscale"),
         pytest.param(changed("detector", "score_threshold", to=0.6), id="score"),
         pytest.param(changed("detector", "nms_iou", to=0.4), id="suppression"),
+        pytest.param(changed("detector", "second_look", to=LOOK), id="second look"),
         pytest.param(changed("input", "height", to=128), id="input"),
         pytest.param(changed("dimensions", to=64), id="dimensions"),
         pytest.param(changed("metric", to="cosine"), id="metric"),
@@ -154,6 +162,19 @@ def white_to_black(manifest: dict[str, Any]) -> None:
 )
 def test_digest_changes_with_whatever_decides_an_embedding(manifest: dict[str, Any]) -> None:
     assert Manifest.model_validate(manifest).digest != Manifest.model_validate(FACES).digest
+
+
+def test_digest_changes_with_every_number_of_the_second_look() -> None:
+    changes: tuple[dict[str, float], ...] = ({}, {"canvas": 384}, {"face": 150}, {"turn": 5.0}, {"looks": 3})
+    looks = [changed("detector", "second_look", to={**LOOK, **change}) for change in changes]
+    assert len({Manifest.model_validate(look).digest for look in looks}) == len(changes)
+
+
+def test_digest_of_a_manifest_older_than_the_second_look_is_what_it_was() -> None:
+    # Computed by the release before; another digest would make every stored template incomparable.
+    before = "709401ff2b434aab48d37bf252c0d9fd178e46d36b5dd7f5a4c916d1283fd62b"
+    assert Manifest.model_validate(FACES).digest == before
+    assert Manifest.model_validate(changed("detector", "second_look", to=None)).digest == before
 
 
 def test_digest_changes_with_how_a_whole_image_is_prepared() -> None:
