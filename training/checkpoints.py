@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from app.errors import VisavisError
 
@@ -54,7 +53,9 @@ def save(
         sums: See ``Place``.
     """
     sums = sums or {}
-    arrays = {f"{number:05d}": ops.convert_to_numpy(variable) for number, variable in enumerate(variables)}
+    arrays: dict[str, Any] = {
+        f"{number:05d}": np.asarray(variable) for number, variable in enumerate(variables)
+    }
     scratch = path.with_suffix(".partial")
     with scratch.open("wb") as file:
         np.savez(

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 from training import checkpoints
 from training.collapse import CollapseDetector, Observation, embedding_variance
@@ -202,11 +201,11 @@ class _Run:
         self._sums = {}
         if not self.writes:
             return
-        row["learning_rate"] = float(ops.convert_to_numpy(self._optimiser.learning_rate))
+        row["learning_rate"] = float(np.asarray(self._optimiser.learning_rate))
         if self._validate is not None:
             row |= self._validate()
         if self._watched is not None:
-            row["embedding_variance"] = embedding_variance(ops.convert_to_numpy(self._watched()))
+            row["embedding_variance"] = embedding_variance(np.asarray(self._watched()))
         row["seconds"] = self._before + time.monotonic() - self._started
         self._history.append(row)
         best_by = self._loop.best_by
