@@ -40,7 +40,8 @@ def moved(image: NDArray[np.float32], **given: Any) -> NDArray[np.float32]:
     known = {**identity, **given}
     for name in ("across", "down"):
         known[name] = tuple(tf.constant([float(value)]) for value in known[name])
-    return a._projected(tf.constant(image), **known).numpy()
+    result: NDArray[np.float32] = a._projected(tf.constant(image), **known).numpy()
+    return result
 
 
 def test_nothing_asked_for_changes_nothing() -> None:
@@ -121,7 +122,8 @@ def corners_turned_by(spec: Affine, count: int = 500) -> NDArray[np.float64]:
     weight = result / result.sum(axis=(1, 2), keepdims=True)
     y = (weight.sum(axis=2) * np.arange(side)).sum(axis=1) - 20
     x = (weight.sum(axis=1) * np.arange(side)).sum(axis=1) - 20
-    return np.degrees(np.arctan2(y, x))
+    angles: NDArray[np.float64] = np.degrees(np.arctan2(y, x))
+    return angles
 
 
 def test_turns_fill_their_range_on_both_sides_and_stay_within() -> None:
