@@ -63,7 +63,7 @@ def with_features(encoder: keras.Model) -> keras.Model:
     if FEATURES not in names:
         raise RecipeError(f"encoder {encoder.name} has no feature maps for a pair-feature head")
     maps = encoder.get_layer(FEATURES).output
-    return keras.Model(encoder.inputs, [maps, encoder.outputs[0]], name=f"{encoder.name}_with_features")
+    return keras.Model(encoder.input, [maps, encoder.output], name=f"{encoder.name}_with_features")
 
 
 class ContrastiveObjective(Objective):
