@@ -14,7 +14,7 @@ def model_card(
 ) -> str:
     """Return ``MODEL_CARD.md``."""
     size = parts.input
-    eer, within = measured.verification.eer, measured.verification.eer_interval
+    rates = measured.values["verification"]
     sections = [
         f"# Model card: `{config.name}`",
         f"{config.summary}. An image, brought to {size.width} x {size.height} pixels and "
@@ -32,9 +32,13 @@ def model_card(
         f"Thresholds: {evidence.source}. {evidence.evidence.mated_total:,} mated and "
         f"{evidence.evidence.nonmated_total:,} non-mated trials, with the exported graph.",
         _points(evidence),
-        f"On the test part, which chose nothing (`results` in `manifest.json`): EER {eer:.4f} "
-        f"[{within.lower95:.4f}, {within.upper95:.4f}]." + _one_shot(measured),
+        f"On the test part, which chose nothing (`results` in `manifest.json`): EER {rates['eer']:.4f} "
+        f"[{rates['eer_lower95']:.4f}, {rates['eer_upper95']:.4f}]." + _one_shot(measured),
         "Intervals are of 95 %, by resampling subjects. Other images than these will have other rates.",
+        "## Plots of the test part",
+        "![FNMR against FMR, with the operating points](det.png)",
+        "![Distances of mated and of non-mated trials, with the thresholds](distances.png)",
+        "![Embeddings before and after training, two principal components](pca.png)",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -48,9 +52,9 @@ def _start(config: RunConfig) -> str:
 def _purpose(config: RunConfig) -> str:
     if isinstance(config.data, DigitsData):
         return (
-            "For trying Visavis, for teaching, and for single handwritten digits as in MNIST: 28 x 28 pixels, "
-            "the digit centred, of either polarity. Not for photos of whole numbers, not for printed digits: "
-            "nothing was measured there."
+            "For trying Visavis, for teaching, and for single handwritten digits as in MNIST: 28 x 28 "
+            "pixels, the digit centred, of either polarity. Not for photos of whole numbers, not for printed "
+            "digits: nothing was measured there."
         )
     if isinstance(config.data, CharactersData):
         return (
@@ -72,9 +76,9 @@ def _points(evidence: MeasuredEvidence) -> str:
 
 def _one_shot(measured: Measured) -> str:
     text = "".join(
-        f" {curve[-1].ways}-way one-shot error of {name}: {curve[-1].error_rate:.4f} "
-        f"over {curve[-1].trials} trials."
-        for name, curve in measured.curves.items()
+        f" {curve[-1]['ways']}-way one-shot error of {name}: {curve[-1]['error_rate']:.4f} "
+        f"over {curve[-1]['trials']} trials."
+        for name, curve in measured.values.get("oneshot", {}).items()
     )
     runs = measured.values.get("official_runs")
     if runs:

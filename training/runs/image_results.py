@@ -20,7 +20,7 @@ from training.evaluation.neighbours import knn_accuracy
 from training.evaluation.oneshot import OneShotTrials, draw_trials, one_shot_curve, trial_distances
 from training.evaluation.pixels import PIXEL_METRIC
 from training.evaluation.runs import opened_runs
-from training.evaluation.verification import Report, Trials, best_threshold, evaluate
+from training.evaluation.verification import Trials, best_threshold, evaluate
 
 MATED, NONMATED = 10_000, 50_000
 """Trials of the test part, at most; enough for FMR 1e-3, and the resampling of subjects stays quick."""
@@ -41,17 +41,12 @@ class Measured:
         values: By name, as JSON: rates with the ends of their intervals.
         trials: Of the verification on the test part.
         pairs: Images of those trials, rows of the test part.
-        verification: Its report.
-        curves: N-way error by name: ``model within alphabets`` and so on; each of ``WAYS`` as far as subjects
-            go.
         embeddings: float32[N, D], of the test part.
     """
 
     values: dict[str, Any]
     trials: Trials
     pairs: Pairs
-    verification: Report
-    curves: dict[str, tuple[Any, ...]]
     embeddings: NDArray[np.float32]
 
 
@@ -77,23 +72,32 @@ def measure_images(
         data_dir: Where Omniglot's official runs lie.
     """
     embeddings = embed(test.images.images)
-    labels = test.images.labels
-    pairs = _test_pairs(config, test)
-    apart = distances(embeddings[pairs.left], embeddings[pairs.right], config.metric)
-    sides = np.stack([labels[pairs.left], labels[pairs.right]], axis=1).astype(np.intp)
-    trials = Trials(apart, pairs.same, sides)
-    verification = evaluate(trials, threshold)
-    values: dict[str, Any] = {"verification": verification.as_json()}
-    curves: dict[str, tuple[Any, ...]] = {}
+    pairs, trials = compare_test(config, embeddings, test)
+    values: dict[str, Any] = {"verification": evaluate(trials, threshold).as_json()}
     if isinstance(config.data, DigitsData):
-        values["pairs"] = _pair_accuracy(config, embed, apart, pairs, validation)
-        values["knn"] = _knn(embed, train, embeddings, labels, config.metric)
+        values["pairs"] = _pair_accuracy(config, embed, trials.distance, pairs, validation)
+        values["knn"] = _knn(embed, train, embeddings, test.images.labels, config.metric)
     else:
         curves = _curves(test, embeddings, config.metric)
         values["oneshot"] = {name: [rate.as_json() for rate in curve] for name, curve in curves.items()}
     if isinstance(config.data, CharactersData) and config.data.source == "omniglot":
         values["official_runs"] = _official_runs(config, embed, data_dir)
-    return Measured(values, trials, pairs, verification, curves, embeddings)
+    return Measured(values, trials, pairs, embeddings)
+
+
+def compare_test(config: RunConfig, embeddings: NDArray[np.float32], test: Part) -> tuple[Pairs, Trials]:
+    """Compare the test part's pairs, the same for every run on the same data.
+
+    Args:
+        config: Of the run.
+        embeddings: float32[N, D], of the test part.
+        test: The test part.
+    """
+    pairs = _test_pairs(config, test)
+    labels = test.images.labels
+    apart = distances(embeddings[pairs.left], embeddings[pairs.right], config.metric)
+    sides = np.stack([labels[pairs.left], labels[pairs.right]], axis=1).astype(np.intp)
+    return pairs, Trials(apart, pairs.same, sides)
 
 
 def _test_pairs(config: RunConfig, test: Part) -> Pairs:
@@ -177,3 +181,21 @@ def _official_runs(config: RunConfig, embed: Embed, data_dir: Path) -> dict[str,
     apart = trial_distances(runs.trials, embed(images), config.metric)
     rate = one_shot_curve(runs.trials, apart, [runs.trials.ways])[0]
     return rate.as_json()
+
+
+def headline(values: dict[str, Any]) -> str:
+    """Return the main figures in one line."""
+    figures = [f"EER {values['verification']['eer']:.4f}"]
+    for name in ("accuracy", "accuracy_at_fixed_threshold"):
+        if name in values.get("pairs", {}):
+            figures.append(f"pair {name.replace('_', ' ')} {values['pairs'][name]:.4f}")
+    if "knn" in values:
+        figures.append(f"kNN accuracy {values['knn']['accuracy_k5']:.4f}")
+    for name, curve in values.get("oneshot", {}).items():
+        who, _, where = name.partition(", ")
+        if who == "model":
+            last = curve[-1]
+            figures.append(f"{last['ways']}-way one-shot error {where} {last['error_rate']:.4f}")
+    if "official_runs" in values:
+        figures.append(f"official runs error {values['official_runs']['error_rate']:.4f}")
+    return "; ".join(figures)

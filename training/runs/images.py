@@ -1,7 +1,8 @@
 """A run on labelled images: train, export a bundle, measure the exported graph, report.
 
 The run's folder afterwards holds ``config.json``, ``split.json``, ``log.csv``, ``checkpoint.npz``,
-``tensorboard/``, ``results.json``, ``report.html``, ``plots/`` and the bundle as ``models/<name>/``.
+``tensorboard/``, ``results.json``, ``embeddings.npz``, ``report.html``, ``plots/`` and the bundle as
+``models/<name>/``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,35 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from app import __version__
-from app.encoding.manifest import Encoding, Manifest
+from app.encoding.manifest import Encoding
 from app.encoding.onnx_session import Graph
 from training import export
 from training.build import build_image_encoder, build_objective, labelled_sampler, pair_sampler
-from training.config import PKBatches, RunConfig
+from training.config import MobileFaceNet, PKBatches, RunConfig
 from training.data.parts import ImageParts, load_image_parts
-from training.data.pipeline import labelled_batches, pair_batches
+from training.data.pipeline import WHOLE, Share, labelled_batches, pair_batches
+from training.distribute import Distribution
 from training.embedding import Embed, embed_images
+from training.faces_bundle import faces_encoder
 from training.learner import Learner
-from training.measured_evidence import MeasuredEvidence, all_trials
+from training.measured_evidence import MeasuredEvidence, all_trials, operating_points, tail_share_for
 from training.objectives import WeightedL1Objective
-from training.runs.finished import Finished
+from training.pictures.progress import read_log
+from training.runs.environment import environment
 from training.runs.image_card import model_card
+from training.runs.image_pictures import write_bundle_plots
 from training.runs.image_report import write_report
-from training.runs.image_results import Measured, measure_images
+from training.runs.image_results import measure_images
+from training.runs.image_run import (
+    CONFIG,
+    LOG,
+    PREPARED,
+    RESULTS,
+    SPLIT,
+    ImageRun,
+    published,
+    write_embeddings,
+)
 from training.runs.validation import ImageValidation
 from training.train import Trained, train
 
@@ -46,41 +60,13 @@ PARITY_SAMPLES = 256
 EVIDENCE_IMAGES = 4000
 """Most images whose pairs make the evidence: eight million trials."""
 
+EVIDENCE_IMAGES_CLOSED = 2000
+"""Likewise of a closed set, whose few subjects have very many mated pairs; all of those are kept."""
+
 SHOWN = 600
 """Test images drawn in the pictures of embeddings, before and after."""
 
 logger = logging.getLogger("visavis.training")
-
-
-@dataclass(frozen=True, eq=False)
-class ImageRun:
-    """A finished run.
-
-    Attributes:
-        config: What was asked for.
-        parts: The data.
-        trained: What the loop left.
-        bundle: Folder of the bundle.
-        manifest: Of the bundle.
-        measured: On the test part, with the exported graph.
-        shown: intp[S], rows of the test part in the pictures of embeddings.
-        before: float32[S, D], their embeddings before training.
-        parity: Largest difference between Keras and ONNX Runtime.
-    """
-
-    config: RunConfig
-    parts: ImageParts
-    trained: Trained
-    bundle: Path
-    manifest: Manifest
-    measured: Measured
-    shown: NDArray[np.intp]
-    before: NDArray[np.float32]
-    parity: float
-
-    def finished(self, out: Path) -> Finished:
-        """Return what the command line says of the run."""
-        return Finished(out / "report.html", self.bundle, headline(self.measured.values))
 
 
 def run_images(
@@ -90,8 +76,9 @@ def run_images(
     *,
     progress: Callable[[int], None] = lambda _: None,
     parts: ImageParts | None = None,
+    distribution: Distribution | None = None,
 ) -> ImageRun:
-    """Train, export and measure.
+    """Train, export, measure and report.
 
     Args:
         config: With image data.
@@ -99,18 +86,22 @@ def run_images(
         out: Folder of the run.
         progress: Called with the number of steps done.
         parts: The data, when the caller has read them already.
+        distribution: Where several devices or workers share the work.
 
     Raises:
         DataError: The data are missing, damaged or too few.
         RunStoppedError: Interrupted; the same call goes on.
         CollapsedError: The run is dead.
         ExportError: Keras and ONNX Runtime differ.
+        WorkerDoneError: This is a worker other than the chief, and training is over.
     """
+    shared = distribution or Distribution()
     out.mkdir(parents=True, exist_ok=True)
-    parts = parts or load_image_parts(config, data_dir)
-    (out / "config.json").write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    if parts.split is not None:
-        (out / "split.json").write_text(parts.split.as_json(), encoding="utf-8")
+    parts = parts or load_image_parts(config, data_dir, out / PREPARED)
+    if shared.chief:
+        (out / CONFIG).write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        if parts.split is not None:
+            (out / SPLIT).write_text(parts.split.as_json(), encoding="utf-8")
     learner = build_learner(config, parts)
     shown = _shown(parts.test.images.labels)
     before = embed_with_keras(learner.left, parts.test.images.images[shown])
@@ -123,13 +114,15 @@ def run_images(
     watched = train_images[:: max(1, len(train_images) // WATCHED)][:WATCHED]
     trained = train(
         learner,
-        lambda first_step: batches(config, parts, first_step),
+        lambda first_step: shared.dataset(batches(config, parts, first_step, shared.share)),
         config,
         out,
         validate=validation,
         watched=lambda: embed_with_keras(learner.left, watched),
         progress=progress,
+        distribution=shared,
     )
+    shared.leave_unless_chief()
     bundle = export.emptied(out / "models" / config.name)
     model = exportable(learner)
     golden = export.write_golden(model, bundle)
@@ -141,6 +134,7 @@ def run_images(
         return embed_images(graph, images)
 
     evidence = measure_parts_evidence(config, parts, embed)
+    points, default = operating_points(evidence.evidence), export.default_point(evidence.evidence)
     encoding = Encoding(
         input=parts.input,
         preprocess=parts.preprocess,
@@ -148,7 +142,6 @@ def run_images(
         dimensions=int(model.output_shape[-1]),
         metric=config.metric,
     )
-    default = export.default_point(evidence.evidence)
     measured = measure_images(
         config,
         embed,
@@ -158,26 +151,44 @@ def run_images(
         threshold=default.threshold,
         data_dir=data_dir,
     )
-    (out / "results.json").write_text(json.dumps(measured.values, indent=1) + "\n", encoding="utf-8")
+    if (start := starting_encoder(config)) is not None:
+        measured.values["before"] = measure_start(config, start, parts, data_dir)
+    (out / RESULTS).write_text(json.dumps(measured.values, indent=1) + "\n", encoding="utf-8")
     if parts.detector is not None:
         shutil.copyfile(parts.detector[1], bundle / parts.detector[0].file)
-    (bundle / "MODEL_CARD.md").write_text(
-        model_card(config, parts, trained, evidence, measured), encoding="utf-8"
-    )
-    manifest = export.finish_bundle(
-        bundle,
-        encoding,
-        evidence,
-        bundle_text(config, parts, trained),
+    write_embeddings(out, measured, shown, before)
+    run = ImageRun(
+        config=config,
+        parts=parts,
+        log=read_log(out / LOG),
+        best_step=trained.best_step,
+        measured=measured,
+        shown=shown,
+        before=before,
+        bundle=bundle,
+        points=points,
+        default=default,
+        thresholds_from=evidence.source,
         parity={
             "against": "the Keras model it was exported from",
             "largest_difference": parity,
             "inputs": len(samples),
         },
+        environment=environment(),
+    )
+    (bundle / "MODEL_CARD.md").write_text(
+        model_card(config, parts, trained, evidence, measured), encoding="utf-8"
+    )
+    write_bundle_plots(run)
+    export.finish_bundle(
+        bundle,
+        encoding,
+        evidence,
+        bundle_text(run, trained),
+        parity=dict(run.parity),
         results=measured.values,
         default_point=default.name or "",
     )
-    run = ImageRun(config, parts, trained, bundle, manifest, measured, shown, before, parity)
     write_report(run, out)
     return run
 
@@ -195,10 +206,10 @@ def build_learner(config: RunConfig, parts: ImageParts) -> Learner:
     return Learner(encoder, objective)
 
 
-def batches(config: RunConfig, parts: ImageParts, first_step: int) -> tf.data.Dataset:
-    """Return the training batches from a step on."""
+def batches(config: RunConfig, parts: ImageParts, first_step: int, share: Share = WHOLE) -> tf.data.Dataset:
+    """Return the training batches from a step on, or a share of each."""
     data = parts.train.images
-    common = {"seed": config.seed, "first_step": first_step}
+    common: dict[str, Any] = {"seed": config.seed, "first_step": first_step, "share": share}
     if isinstance(config.batches, PKBatches):
         labelled = labelled_sampler(config.batches, data.labels, config.seed)
         return labelled_batches(data.images, data.labels, labelled, config.augmentation, **common)
@@ -220,14 +231,20 @@ def embed_with_keras(model: keras.Model, images: NDArray[np.uint8]) -> NDArray[n
 
 
 def measure_parts_evidence(config: RunConfig, parts: ImageParts, embed: Embed) -> MeasuredEvidence:
-    """Compare all images of the calibration part, or a seeded choice of ``EVIDENCE_IMAGES`` of them."""
+    """Compare all images of the calibration part, or a seeded choice of them where there are too many."""
     data = parts.calibration.images
     rows = np.arange(len(data))
-    if len(data) > EVIDENCE_IMAGES:
-        rows = np.sort(np.random.default_rng(config.seed).permutation(len(data))[:EVIDENCE_IMAGES])
+    most = EVIDENCE_IMAGES_CLOSED if parts.closed else EVIDENCE_IMAGES
+    if len(data) > most:
+        rows = np.sort(np.random.default_rng(config.seed).permutation(len(data))[:most])
     _, labels = np.unique(data.labels[rows], return_inverse=True)
+    independent = rows.size if parts.closed else int(labels.max()) + 1
     evidence = all_trials(
-        embed(data.images[rows]), labels.astype(np.int32), config.metric, closed=parts.closed
+        embed(data.images[rows]),
+        labels.astype(np.int32),
+        config.metric,
+        closed=parts.closed,
+        tail_share=tail_share_for(independent),
     )
     unit = "; bounds count images, for the subjects are all there are" if parts.closed else ""
     return MeasuredEvidence(
@@ -238,14 +255,43 @@ def measure_parts_evidence(config: RunConfig, parts: ImageParts, embed: Embed) -
     )
 
 
-def bundle_text(config: RunConfig, parts: ImageParts, trained: Trained) -> export.BundleText:
+def starting_encoder(config: RunConfig) -> Path | None:
+    """Return the file of the encoder that a run starts from; None where weights are drawn."""
+    if isinstance(config.encoder, MobileFaceNet) and config.encoder.start == "faces":
+        return faces_encoder()
+    return None
+
+
+def measure_start(config: RunConfig, start: Path, parts: ImageParts, data_dir: Path) -> dict[str, Any]:
+    """Measure the encoder a run starts from on the test trials, its threshold from the same calibration."""
+    graph = Graph(start, "cpu")
+
+    def embed(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return embed_images(graph, images)
+
+    evidence = measure_parts_evidence(config, parts, embed).evidence
+    threshold = export.default_point(evidence).threshold
+    return measure_images(
+        config,
+        embed,
+        parts.test,
+        validation=None,
+        train=parts.train,
+        threshold=threshold,
+        data_dir=data_dir,
+    ).values
+
+
+def bundle_text(run: ImageRun, trained: Trained) -> export.BundleText:
     """Return what the manifest says of origin."""
+    config, parts = run.config, run.parts
     recipe: dict[str, JsonValue] = {
         "name": config.name,
-        "config": config.model_dump(mode="json"),
+        "config": published(config),
         "steps": trained.step,
         "best_step": trained.best_step,
         "seconds": round(trained.seconds),
+        "environment": dict(run.environment),
     }
     weights: dict[str, Any] = {
         "file": "encoder.onnx",
@@ -266,21 +312,3 @@ def _shown(labels: NDArray[np.int32]) -> NDArray[np.intp]:
     subjects = rng.permutation(int(labels.max()) + 1)[:10]
     rows = np.flatnonzero(np.isin(labels, subjects))
     return np.sort(rng.permutation(rows)[:SHOWN])
-
-
-def headline(values: dict[str, Any]) -> str:
-    """Return the main figures in one line."""
-    figures = [f"EER {values['verification']['eer']:.4f}"]
-    for name in ("accuracy", "accuracy_at_fixed_threshold"):
-        if name in values.get("pairs", {}):
-            figures.append(f"pair {name.replace('_', ' ')} {values['pairs'][name]:.4f}")
-    if "knn" in values:
-        figures.append(f"kNN accuracy {values['knn']['accuracy_k5']:.4f}")
-    for name, curve in values.get("oneshot", {}).items():
-        who, _, where = name.partition(", ")
-        if who == "model":
-            last = curve[-1]
-            figures.append(f"{last['ways']}-way one-shot error {where} {last['error_rate']:.4f}")
-    if "official_runs" in values:
-        figures.append(f"official runs error {values['official_runs']['error_rate']:.4f}")
-    return "; ".join(figures)
