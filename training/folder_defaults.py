@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from app.encoding.intake import decode_image
 from app.errors import ImageError
+from training.config import FolderData, PKBatches, Residual, RunConfig
 from training.data.errors import DataError
 from training.data.folders import files_by_subject
 from training.data.parts import (
@@ -135,6 +136,20 @@ def folder_defaults(found: Survey) -> dict[str, Any]:
         "loop.epoch": max(1, steps // EPOCHS),
         "optimiser.warmup_steps": steps // 20,
     }
+
+
+def in_words(config: RunConfig) -> str:
+    """Return the main choices of a run in one line."""
+    assert isinstance(config.data, FolderData)  # noqa: S101 - the caller looked
+    size, batch = config.data.input, config.batches
+    drawing = isinstance(config.encoder, Residual) and config.encoder.ink
+    parts = "batches of pairs"
+    if isinstance(batch, PKBatches):
+        parts = f"batches of {batch.subjects} subjects x {batch.samples}"
+    return (
+        f"input {size.width} x {size.height} {'colour' if size.channels > 1 else 'grey'}"
+        f"{', drawings' if drawing else ''}; {parts}; {config.loop.steps} steps"
+    )
 
 
 def part_sizes(subjects: int) -> tuple[int, int, int]:

@@ -18,7 +18,7 @@ from app.cli.common import progress_bar
 from app.errors import InvalidRequestError, VisavisError
 from app.settings import load_settings
 from training.config import FolderData, RunConfig, TextPairsData, load_recipe, recipe_names
-from training.folder_defaults import folder_defaults, survey
+from training.folder_defaults import folder_defaults, in_words, survey
 
 
 class MissingExtraError(VisavisError):
@@ -44,7 +44,7 @@ def need_training_extra() -> None:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Hold back what TensorFlow's C++ half writes before its log level counts: advice, a dozen lines of it."""
+    """Hold back what TensorFlow's C++ half writes before its log level counts: a dozen lines of advice."""
     kept = os.dup(2)
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -103,6 +103,8 @@ def train(
     if recipe is None:
         raise click.UsageError("name a RECIPE; 'visavis train --list' lists them")
     config, data_dir = configured(recipe, data=data, smoke=smoke, seed=seed, name=name, changes=changes)
+    if isinstance(config.data, FolderData) and config.data.adapt:
+        click.echo(in_words(config), err=True)
     folder = out or Path("runs") / (f"{config.name}-smoke" if smoke and name is None else config.name)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)

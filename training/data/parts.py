@@ -214,8 +214,8 @@ def load_folder(spec: FolderData, data_dir: Path, seed: int, cache: Path | None 
             leave_out=spec.leave_out,
             cache=cache,
         )
-        for line in report.lines():
-            logger.info("%s", line)
+        for line in report.lines()[1:]:
+            logger.warning("%s", line)  # what was left out
         described = {"name": Path(spec.path).name, "licence": OWN_IMAGES}
         if Path(spec.path).parts[:1] == ("faces",) and "celeba" in spec.path:
             described["licence"] = CELEBA

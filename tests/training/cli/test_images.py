@@ -92,6 +92,7 @@ def test_a_folder_becomes_a_bundle_that_the_service_identifies_with(tmp_path: Pa
     settings = [part for change in QUICK for part in ("--set", change)]
     result = visavis("train", "images", "--data", folder, "--name", "glyphs", "--out", out, *settings)
     assert result.exit_code == 0, result.output
+    assert "input 32 x 32 grey, drawings; batches of 27 subjects x 2; 240 steps" in result.stderr
     split = json.loads((out / "split.json").read_text())
     manifest = Manifest.model_validate_json((out / "models" / "glyphs" / "manifest.json").read_text())
     assert [point.name for point in manifest.operating_points] == ["fmr-1e-1"]
