@@ -25,6 +25,8 @@ _COMMANDS = {
     "db": ("app.cli.stored", "Bring the database schema up to date."),
     "evaluate": ("training.cli.evaluate", "Measure a model on labelled images."),
     "train": ("training.cli.train", "Train a model by a recipe and write a bundle and a report."),
+    "tune": ("training.cli.tune", "Search for a recipe's settings."),
+    "plot": ("training.cli.plot", "Draw the report of a finished run anew."),
     "data": ("training.cli.data", "List, fetch and describe data sets."),
 }
 """Name: module that has it, and the line in the list of commands. The offline half is named by text only."""
