@@ -65,13 +65,18 @@ def with_folded_scale(model: keras.Model, scale: NDArray[np.float32]) -> keras.M
     With the weights of a weighted L1 head folded in, the plain ``l1`` distance of two embeddings is the
     head's weighted one, so that a gallery search and the head agree exactly.
     """
-    return keras.Model(
-        model.inputs, ScaleEach(scale.tolist(), name="scaled")(model.outputs[0]), name=model.name
-    )
+    scaled = ScaleEach(scale.tolist(), name="scaled")(model.outputs[0])
+    # The input itself, not a list of one: such a model warns of every array it is called with.
+    return keras.Model(model.inputs[0], scaled, name=model.name)
 
 
 def write_encoder(
-    model: keras.Model, folder: Path, samples: NDArray[Any], *, input_name: str = "images"
+    model: keras.Model,
+    folder: Path,
+    samples: NDArray[Any],
+    *,
+    input_name: str = "images",
+    file: str = "encoder.onnx",
 ) -> float:
     """Write ``encoder.onnx`` and return the largest difference between Keras and ONNX Runtime.
 
@@ -80,11 +85,12 @@ def write_encoder(
         folder: Takes the file.
         samples: Inputs to compare on.
         input_name: ``images`` or ``tokens``.
+        file: Its name, where a folder has several encoders.
 
     Raises:
         ExportError: They differ by more than ``LARGEST_DIFFERENCE``; the file is removed again.
     """
-    path = folder / "encoder.onnx"
+    path = folder / file
     export_onnx(model, path, input_name=input_name)
     difference = largest_difference(model, path, samples)
     if not difference <= LARGEST_DIFFERENCE:

@@ -145,7 +145,7 @@ class _Run:
         distribution.require_same_step(self.step)
         self._before = self._history[-1]["seconds"] if self._history else 0.0
         self._started = time.monotonic()
-        self._steps = _compiled(learner, self._optimiser, distribution)
+        self._steps = compiled_steps(learner, self._optimiser, distribution)
 
     @property
     def writes(self) -> bool:
@@ -239,7 +239,7 @@ def _observation(row: dict[str, float]) -> Observation:
     )
 
 
-def _compiled(
+def compiled_steps(
     learner: Learner, optimiser: tf.Tensor, distribution: Distribution
 ) -> Callable[[Any, Any], dict[str, Any]]:
     """Return a graph that runs n steps and adds up their metrics."""
