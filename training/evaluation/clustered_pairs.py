@@ -20,6 +20,9 @@ from training.evaluation.intervals import (
 )
 from training.evaluation.verification import RESAMPLES, SEED, equal_error_rate
 
+BLOCK = 100
+"""Resamples held at once."""
+
 
 @dataclass(frozen=True)
 class PairReport:
@@ -80,7 +83,10 @@ def evaluate_pairs(
         raise ValueError("pairs of both kinds are needed")
     wrong = (distance <= threshold) != same
     errors = clustered_interval(wrong, cluster)
-    eer, within = _eer(distance, same, cluster, resamples, seed)
+    eer, resampled = _resampled_eer(distance, same, cluster, resamples, seed)
+    clusters = int(cluster.max()) + 1
+    # Errors of both kinds move the point where they are equal, so all pairs count for it.
+    within = resampled_interval(eer, resampled, trials=same.size, independent=clusters)
     return PairReport(
         accuracy=1.0 - float(wrong.mean()),
         accuracy_lower95=1.0 - errors.upper95,
@@ -91,7 +97,7 @@ def evaluate_pairs(
         eer_upper95=within.upper95,
         mated=int(same.sum()),
         nonmated=int((~same).sum()),
-        clusters=int(cluster.max()) + 1,
+        clusters=clusters,
     )
 
 
@@ -114,40 +120,59 @@ def balanced_threshold(distance: NDArray[np.float64], same: NDArray[np.bool_]) -
     return float((candidates[best] + candidates[best + 1]) / 2.0)
 
 
-def _eer(
+def eer_difference(
+    distance: NDArray[np.float64],
+    baseline: NDArray[np.float64],
+    same: NDArray[np.bool_],
+    cluster: NDArray[np.integer],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> tuple[float, Interval]:
+    """Return the EER less that of a baseline on the same pairs, and the middle 95 % of its resamples.
+
+    Both are measured in the same resamples, so what makes a resample hard for both cancels out.
+
+    Args:
+        distance: float64[N].
+        baseline: float64[N], distances of the same pairs by other means.
+        same: See ``evaluate_pairs``.
+        cluster: See ``evaluate_pairs``.
+        resamples: How often the clusters are resampled.
+        seed: Of the resampling.
+    """
+    measured, resampled = _resampled_eer(distance, same, cluster, resamples, seed)
+    base, base_resampled = _resampled_eer(baseline, same, cluster, resamples, seed)
+    lower, upper = np.quantile(resampled - base_resampled, (0.025, 0.975)).tolist()
+    return measured - base, Interval(lower, upper)
+
+
+def _resampled_eer(
     distance: NDArray[np.float64],
     same: NDArray[np.bool_],
     cluster: NDArray[np.integer],
     resamples: int,
     seed: int,
-) -> tuple[float, Interval]:
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the EER, and the EER of each resample that has pairs of both kinds."""
     order = np.argsort(distance, kind="stable")
-    apart, mated = distance[order], same[order]
+    apart, mated, drawn = distance[order], same[order], cluster[order]
     # Only the last pair of equal distances is a point of the curve.
     at = np.r_[np.flatnonzero(np.diff(apart) > 0.0), apart.size - 1]
-    clusters = int(cluster.max()) + 1
 
     def rates(weights: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the EER of each row of weights int64[R, N]; NaN where a kind of pairs is missing."""
         curves = []
         for kind in (~mated, mated):
             sums = np.cumsum(np.where(kind, weights, 0), axis=1)
-            with np.errstate(invalid="ignore"):
-                share = sums[:, at] / sums[:, -1:]
+            share = sums[:, at] / sums[:, -1:]
             curves.append(np.concatenate([np.zeros((len(weights), 1)), share], axis=1))
         return equal_error_rate(curves[0], 1.0 - curves[1])
 
-    measured = float(rates(np.ones((1, apart.size), np.int64))[0])
     rng = np.random.default_rng(seed)
     found = []
-    for start in range(0, resamples, 100):
-        counts = resample_subjects(rng, clusters, min(100, resamples - start))
-        found.append(rates(counts[:, cluster[order]]))
-    resampled = np.concatenate(found)
-    within = resampled_interval(
-        measured,
-        resampled[np.isfinite(resampled)],
-        trials=int(min(mated.sum(), (~mated).sum())),
-        independent=clusters,
-    )
-    return measured, within
+    for start in range(0, resamples, BLOCK):
+        counts = resample_subjects(rng, int(cluster.max()) + 1, min(BLOCK, resamples - start))
+        weights = counts[:, drawn]
+        usable = weights[:, mated].any(axis=1) & weights[:, ~mated].any(axis=1)
+        found.append(rates(weights[usable]))
+    return float(rates(np.ones((1, apart.size), np.int64))[0]), np.concatenate(found)
