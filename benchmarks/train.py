@@ -68,8 +68,15 @@ def noise(config: RunConfig) -> ImageParts:
     return ImageParts(**known)
 
 
-Loop = Callable[[int], float]
-"""Run so many steps; return steps a second."""
+Loop = Callable[[int], tuple[float, float]]
+"""Run so many steps; return steps a second, and steps a second of processor time of this process."""
+
+
+def timed(work: Callable[[], object], count: int) -> tuple[float, float]:
+    """Return the rates of work that is so many steps."""
+    wall, processor = time.perf_counter(), time.process_time()
+    work()
+    return count / (time.perf_counter() - wall), count / (time.process_time() - processor)
 
 
 def loops(config: RunConfig, parts: ImageParts) -> dict[str, Loop]:
@@ -84,12 +91,7 @@ def loops(config: RunConfig, parts: ImageParts) -> dict[str, Loop]:
     def loop(data: tf.data.Dataset) -> Loop:
         iterator = iter(data)
 
-        def run(count: int) -> float:
-            started = time.perf_counter()
-            float(steps(iterator, tf.constant(count))["loss"])
-            return count / (time.perf_counter() - started)
-
-        return run
+        return lambda count: timed(lambda: float(steps(iterator, tf.constant(count))["loss"]), count)
 
     return {"pipeline": loop(pipeline), "memory": loop(fixed)}
 
@@ -97,7 +99,7 @@ def loops(config: RunConfig, parts: ImageParts) -> dict[str, Loop]:
 def steps_in(run: Loop, seconds: float) -> int:
     """Return how many steps fill about so many seconds."""
     run(2)
-    return max(2, int(run(max(2, int(run(2)))) * seconds))
+    return max(2, int(run(max(2, int(run(2)[0])))[0] * seconds))
 
 
 def against_memory(name: str, rounds: int, seconds: float) -> dict[str, Any]:
@@ -107,10 +109,12 @@ def against_memory(name: str, rounds: int, seconds: float) -> dict[str, Any]:
     count = steps_in(both["memory"], seconds)
     both["pipeline"](count)
     rows = [{which: run(count) for which, run in both.items()} for _ in range(rounds)]
+    wall, processor = ([row["pipeline"][i] / row["memory"][i] for row in rows] for i in (0, 1))
     return {
-        "ratio": middle([row["pipeline"] / row["memory"] for row in rows]),
-        "ratios": [round(row["pipeline"] / row["memory"], 3) for row in rows],
-        "steps_per_second": {which: middle([row[which] for row in rows]) for which in both},
+        "ratio": middle(wall),
+        "ratios": [round(ratio, 3) for ratio in wall],
+        "ratio_of_processor_time": middle(processor),
+        "steps_per_second": {which: middle([row[which][0] for row in rows]) for which in both},
     }
 
 
@@ -134,11 +138,10 @@ def plain_fit(config: RunConfig, parts: ImageParts) -> Loop:
     model = keras.Model(inputs, apart([twin(side) for side in inputs]))
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss=ContrastiveLoss(1.0))
 
-    def run(count: int) -> float:
+    def run(count: int) -> tuple[float, float]:
         rows = slice(0, count * 32)
-        started = time.perf_counter()
-        model.fit([left[rows], right[rows]], pairs.same[rows], batch_size=32, epochs=1, verbose=0)
-        return count / (time.perf_counter() - started)
+        sides = [left[rows], right[rows]]
+        return timed(lambda: model.fit(sides, pairs.same[rows], batch_size=32, verbose=0), count)
 
     return run
 
@@ -149,9 +152,11 @@ def child(which: str) -> None:
     parts = noise(config)
     run = plain_fit(config, parts) if which == "fit" else loops(config, parts)["pipeline"]
     for line in sys.stdin:
-        rate = run(int(line))
+        rate, per_processor_second = run(int(line))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        sys.stdout.write(json.dumps({"rate": rate, "peak_mib": peak}) + "\n")
+        sys.stdout.write(
+            json.dumps({"rate": rate, "processor": per_processor_second, "peak_mib": peak}) + "\n"
+        )
         sys.stdout.flush()
 
 
@@ -189,6 +194,9 @@ def against_fit(rounds: int, steps: int) -> dict[str, Any]:
     return {
         "ratio": middle([row["loop"]["rate"] / row["fit"]["rate"] for row in rows]),
         "ratios": [round(row["loop"]["rate"] / row["fit"]["rate"], 2) for row in rows],
+        "ratio_of_processor_time": middle(
+            [row["loop"]["processor"] / row["fit"]["processor"] for row in rows]
+        ),
         "steps_per_second": {which: middle([row[which]["rate"] for row in rows]) for which in running},
         "peak_mib": {which: round(rows[-1][which]["peak_mib"]) for which in running},
     }

@@ -133,7 +133,7 @@ def test_folded_l1_distance_orders_pairs_as_the_head_does(
 
 def test_negative_weight_of_a_head_cannot_be_folded() -> None:
     head = WeightedL1()
-    head.build((None, 3))
+    head.build((1, 3))
     head.scale.assign([1.0, -0.5, 2.0])
     with pytest.raises(ValueError, match="1 weights of the head are negative"):
         head.folded_scale()
