@@ -101,25 +101,6 @@ def evaluate_pairs(
     )
 
 
-def balanced_threshold(distance: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
-    """Return the threshold with the most right decisions when both kinds of pairs weigh alike.
-
-    The share of mated pairs is a matter of how a set was put together, and differs between the parts of some;
-    a threshold that is to hold on another part must not depend on it.
-
-    >>> balanced_threshold(np.array([0.1, 0.2, 0.3, 0.6, 0.5]), np.array([True, True, True, True, False]))
-    0.4
-    """
-    values = np.unique(distance)
-    candidates = np.concatenate([[np.nextafter(values[0], -np.inf)], values])
-    matched = np.searchsorted(np.sort(distance[same]), candidates, side="right") / same.sum()
-    false = np.searchsorted(np.sort(distance[~same]), candidates, side="right") / (~same).sum()
-    best = int(np.argmax(matched - false))
-    if best + 1 == candidates.size or best == 0:
-        return float(candidates[best])
-    return float((candidates[best] + candidates[best + 1]) / 2.0)
-
-
 def eer_difference(
     distance: NDArray[np.float64],
     baseline: NDArray[np.float64],

@@ -68,8 +68,8 @@ def write_report(run: TextRun, out: Path) -> None:
             )
         ],
         note="Rates are measured with the exported encoder on the test part, thresholds are chosen on the "
-        "validation part so that both kinds of pairs weigh alike. Intervals are of 95 %, by resampling sets "
-        "of pairs that share texts.",
+        "validation part. The baseline is the TF-IDF that is best on the test part. Intervals are of 95 %, "
+        "by resampling sets of pairs that share texts.",
     )
     _pictures(run, report)
     report.write(out / "report.html")
@@ -128,7 +128,7 @@ def _baselines(run: TextRun) -> Table:
     values = run.measured.values
     rows = [
         [
-            f"TF-IDF of {unit}" + (" (best in validation)" if unit == values["baseline"]["unit"] else ""),
+            f"TF-IDF of {unit}" + (" (the baseline)" if unit == values["baseline"]["unit"] else ""),
             percent(figures["validation_eer"]),
             percent(figures["eer"]),
             percent(figures["accuracy"]),

@@ -209,7 +209,7 @@ def head_distances(learner: Learner, vocabulary: Vocabulary, length: int) -> Pai
 
 def write_head(objective: Objective, out: Path) -> None:
     """Write the weights of an objective's head as ``head.npz``, by their paths; none where it has none."""
-    weights: dict[str, Any] = {weight.path: ops.convert_to_numpy(weight) for weight in objective.weights}
+    weights: dict[str, Any] = {weight.path: weight.numpy() for weight in objective.weights}
     if weights:
         np.savez(out / "head.npz", **weights)
 

@@ -30,8 +30,9 @@ from training.data.pipeline import pair_batches
 from training.data.samplers import Pairs
 from training.data.text_samplers import CrossPairSampler, balanced_cross_pairs
 from training.data.two_kinds import TwoKinds, load_two_kinds
-from training.evaluation.clustered_pairs import balanced_threshold, evaluate_pairs
+from training.evaluation.clustered_pairs import evaluate_pairs
 from training.evaluation.neighbours import knn_accuracy
+from training.evaluation.verification import best_threshold
 from training.learner import Learner
 from training.runs.environment import environment
 from training.runs.finished import Finished
@@ -121,7 +122,7 @@ def run_two_towers(
     names = tokens(data.tokens)
     on_validation = Embedded(images(data.validation.images), names)
     on_test = Embedded(images(data.test.images), names)
-    threshold = balanced_threshold(_apart(on_validation, held, config), held.same)
+    threshold = best_threshold(_apart(on_validation, held, config), held.same)
     pairs = balanced_cross_pairs(data.test.labels, data.meaning, spec.test_pairs, spec.pairs_seed)
     distance = _apart(on_test, pairs, config)
     values: dict[str, Any] = {

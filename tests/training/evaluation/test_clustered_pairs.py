@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.evaluation.clustered_pairs import balanced_threshold, eer_difference, evaluate_pairs
+from training.evaluation.clustered_pairs import eer_difference, evaluate_pairs
 
 SAME = np.array([True, True, True, True, False, False, False, False])
 APART = np.array([0.1, 0.2, 0.3, 0.7, 0.4, 0.6, 0.8, 0.9])
@@ -88,19 +88,3 @@ def test_better_distances_have_a_difference_below_zero() -> None:
     difference, within = eer_difference(better, apart, same, np.arange(300))
     assert difference < -0.1
     assert within.lower95 < difference < within.upper95 < 0.0
-
-
-def test_threshold_does_not_depend_on_how_many_pairs_are_mated() -> None:
-    apart, same = drawn(300, 6)
-    repeated = np.concatenate([np.arange(300), *[np.flatnonzero(same)] * 9])
-    assert balanced_threshold(apart[repeated], same[repeated]) == balanced_threshold(apart, same)
-
-
-def test_threshold_is_as_good_as_any() -> None:
-    apart, same = drawn(300, 7)
-
-    def balanced(threshold: float) -> float:
-        return float((apart[same] <= threshold).mean() + (apart[~same] > threshold).mean())
-
-    best = max(balanced(threshold) for threshold in np.linspace(apart.min() - 1, apart.max() + 1, 5000))
-    assert balanced(balanced_threshold(apart, same)) >= best
