@@ -92,6 +92,15 @@ class Distribution:
         if size % total:
             raise RecipeError(f"batches.{name}: {total} replicas cannot share {size} evenly")
 
+    def require_one_worker(self, why: str) -> None:
+        """Refuse several workers where each would do the whole work.
+
+        Raises:
+            DistributionError: There are several.
+        """
+        if self.workers > 1:
+            raise DistributionError(f"TF_CONFIG names {self.workers} workers: {why}")
+
     def dataset(self, data: tf.data.Dataset) -> Any:  # noqa: ANN401 - two kinds, both iterable
         """Return what to iterate over: the share's batches, handed to the devices that compute them."""
         if self.strategy is None:

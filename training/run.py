@@ -26,7 +26,12 @@ def run(
         RunStoppedError: Interrupted; the same call goes on.
         WorkerDoneError: This is a worker other than the chief, and training is over.
     """
-    # Each kind imports TensorFlow and more; the others' are not needed.
+    # Workers connect before anything else of TensorFlow; and each kind imports what the others do not need.
+    from training.distribute import from_environment  # noqa: PLC0415
+
+    distribution = from_environment()
+    if isinstance(config.data, TextPairsData | DigitNamesData):
+        distribution.require_one_worker("only recipes of images are trained by several")
     if isinstance(config.data, TextPairsData):
         from training.runs.texts import run_texts  # noqa: PLC0415
 
@@ -35,8 +40,6 @@ def run(
         from training.runs.two_towers import run_two_towers  # noqa: PLC0415
 
         return run_two_towers(config, data_dir, out, progress=progress)
-    from training.distribute import from_environment  # noqa: PLC0415
     from training.runs.images import run_images  # noqa: PLC0415
 
-    distribution = from_environment()
     return run_images(config, data_dir, out, progress=progress, distribution=distribution).finished(out)

@@ -170,6 +170,12 @@ def test_worker_other_than_the_chief_leaves_after_training() -> None:
         Distribution(workers=2, worker=1).leave_unless_chief()
 
 
+def test_work_that_is_not_shared_is_refused_to_several_workers() -> None:
+    Distribution().require_one_worker("it is not shared")
+    with pytest.raises(DistributionError, match="TF_CONFIG names 2 workers: it is not shared"):
+        Distribution(workers=2).require_one_worker("it is not shared")
+
+
 class Replicas:
     """What ``share`` asks of a strategy."""
 
