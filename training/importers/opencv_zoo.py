@@ -51,7 +51,7 @@ ENCODING = Encoding.model_validate(
             "max_upscale": 2.0,
             "score_threshold": 0.7,
             "nms_iou": 0.3,
-            "second_look": {"canvas": 320, "face": 160, "turn": 7.0, "looks": 4},
+            "second_look": {"canvas": 256, "face": 160, "turn": 7.0, "looks": 4},
         },
         "dimensions": 128,
         "metric": "euclidean",
