@@ -47,7 +47,7 @@ def project(embeddings: NDArray[np.floating], method: Method, *, seed: int = 0) 
     # Takes a second to import, and only these two pictures need it.
     from sklearn.decomposition import PCA  # noqa: PLC0415
     from sklearn.manifold import TSNE  # noqa: PLC0415
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
     data = np.asarray(embeddings, np.float64)
     if not np.ptp(data, axis=0).any():
@@ -103,7 +103,9 @@ def embedding_maps(
             _names(axes, points, labels, subjects)
     if len(subjects) <= NAMED:
         handles, names = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=6, markerscale=1.8)
+        # Six short names fit beside one another, of long ones four.
+        columns = 6 if max(map(len, names), default=0) <= 12 else 4
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, markerscale=1.8)
     return figure
 
 
