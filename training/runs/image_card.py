@@ -32,7 +32,7 @@ def model_card(
         f"Thresholds: {evidence.source}. {evidence.evidence.mated_total:,} mated and "
         f"{evidence.evidence.nonmated_total:,} non-mated trials, with the exported graph.",
         _points(evidence),
-        f"On the test part, which chose nothing (`results` in `manifest.json`): EER {rates['eer']:.4f} "
+        f"On {_tested_on(parts)} (`results` in `manifest.json`): EER {rates['eer']:.4f} "
         f"[{rates['eer_lower95']:.4f}, {rates['eer_upper95']:.4f}]." + _one_shot(measured),
         "Intervals are of 95 %, by resampling subjects. Other images than these will have other rates.",
         "## Plots of the test part",
@@ -63,6 +63,12 @@ def _purpose(config: RunConfig) -> str:
             "telling writers apart."
         )
     return "For images like those it was trained on. Measure it on your own before you rely on it."
+
+
+def _tested_on(parts: ImageParts) -> str:
+    if parts.closed:
+        return "pairs of the same test part"
+    return "the test part, which chose nothing"
 
 
 def _points(evidence: MeasuredEvidence) -> str:

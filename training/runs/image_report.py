@@ -117,8 +117,8 @@ def _verification_results(rates: dict[str, Any]) -> Iterator[Result]:
         ends = (at[f"{kind}_lower95"], at[f"{kind}_upper95"])
         yield Result(f"{kind.upper()} at the default threshold", at[kind], *ends, "the same trials")
     folds = rates["accuracy"]
-    note = f"mean of {folds['folds']} folds, standard deviation {percent(folds['std'])}"
-    yield Result("Verification accuracy", folds["mean"], note=note)
+    note = f"threshold of each fold from the others; standard deviation {percent(folds['std'])}"
+    yield Result(f"Accuracy, mean of {folds['folds']} folds", folds["mean"], note=note)
 
 
 def _before(rates: dict[str, Any]) -> Iterator[Result]:
