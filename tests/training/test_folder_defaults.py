@@ -74,7 +74,8 @@ def test_input_size(width: int, height: int, drawing: bool, size: tuple[int, int
         (100, 10, 25, 20),
         (311, 31, 62, 62),
         (312, 31, 78, 62),
-        (1000, 100, 246, 200),
+        (983, 98, 196, 196),
+        (984, 98, 246, 196),
     ],
 )
 def test_thresholds_get_the_subjects_that_the_next_rate_takes(

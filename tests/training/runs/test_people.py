@@ -13,9 +13,18 @@ import tensorflow as tf
 from app.encoding.manifest import InputSpec, WholeImage
 from app.encoding.model import open_model
 from app.encoding.onnx_session import Graph
-from training.config import PairFeatures, RecipeError, Residual, RunConfig, SmallFace, load_recipe
+from training.build import labelled_sampler
+from training.config import (
+    PairFeatures,
+    PKBatches,
+    RecipeError,
+    Residual,
+    RunConfig,
+    SmallFace,
+    load_recipe,
+)
 from training.data.labelled import LabelledImages
-from training.data.parts import ImageParts, Part
+from training.data.parts import ImageParts, Part, load_image_parts
 from training.data.smoke import drawn_faces
 from training.data.splits import Split
 from training.embedding import embed_images
@@ -142,7 +151,9 @@ def test_the_pair_feature_head_and_its_encoder_learn_together() -> None:
         optimiser.apply(tape.gradient(metrics["loss"], weights), weights)
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.5 * losses[0]
-    still = [w.path for w, before in zip(weights, started, strict=True) if np.array_equal(np.asarray(w), before)]
+    still = [
+        w.path for w, before in zip(weights, started, strict=True) if np.array_equal(np.asarray(w), before)
+    ]
     assert still == []
     assert {"contrastive", "accuracy_mated", "accuracy_nonmated"} < set(metrics)
 
@@ -161,6 +172,20 @@ def test_an_encoder_without_feature_maps_is_refused() -> None:
     )
     with pytest.raises(RecipeError, match="encoder residual has no feature maps"):
         build_learner(config, drawn_parts(size))
+
+
+# --- smoke runs
+# -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["images", "faces-finetune", "faces-triplet"])
+def test_batches_of_a_smoke_run_fit_the_subjects_it_draws(name: str, tmp_path: Path) -> None:
+    config = load_recipe(name, smoke=True)
+    parts = load_image_parts(config, tmp_path)
+    assert isinstance(config.batches, PKBatches)
+    chosen = labelled_sampler(config.batches, parts.train.images.labels, config.seed)(0)
+    assert len(set(parts.train.images.labels[chosen])) == config.batches.subjects
+    assert len(parts.calibration.images.subjects) >= 25  # enough for fmr-1e-2
 
 
 # --- what a bundle tells
