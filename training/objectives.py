@@ -138,7 +138,6 @@ class WeightedL1Objective(Objective):
     def __init__(self) -> None:
         super().__init__()
         self.head = WeightedL1()
-        self.collapsed_loss = float(np.log(2.0))
 
     def build(self, embeddings_shape: tf.Tensor) -> None:
         """Make the head's weights, so that a sum over all components starts at about the same logit."""
@@ -165,7 +164,6 @@ class SigmoidDistanceObjective(Objective):
     def __init__(self) -> None:
         super().__init__()
         self.head = SigmoidDistance()
-        self.collapsed_loss = float(np.log(2.0))
 
     def build(self, embeddings_shape: tf.Tensor) -> None:
         """Make scale and offset."""
