@@ -68,7 +68,8 @@ def labelled_batches(
 
     blocks = _blocks(lambda step: (sampler(step),), first_step, share)
     size = sampler(first_step).shape[0] // share.total
-    return _one_by_one(blocks, (tf.TensorSpec((None, size), tf.int32),), batch)
+    signature = (tf.TensorSpec((None, size), tf.int32),)
+    return _one_by_one(blocks, signature, batch, parallel=augmentation is not None)
 
 
 def pair_batches(
@@ -109,7 +110,8 @@ def pair_batches(
 
     size = sampler(first_step).same.shape[0] // share.total
     signature = tuple(tf.TensorSpec((None, size), kind) for kind in (tf.int32, tf.int32, tf.bool))
-    return _one_by_one(_blocks(indices, first_step, share), signature, batch)
+    blocks = _blocks(indices, first_step, share)
+    return _one_by_one(blocks, signature, batch, parallel=augmentation is not None)
 
 
 def _augmented(
@@ -150,6 +152,8 @@ def _one_by_one(
     blocks: Callable[[], Iterator[tuple[NDArray[Any], ...]]],
     signature: tuple[tf.TensorSpec, ...],
     batch: Callable[..., tuple[Any, ...]],
+    *,
+    parallel: bool,
 ) -> tf.data.Dataset:
     streams = tf.TensorSpec((None,), tf.int64)
     data = tf.data.Dataset.from_generator(blocks, output_signature=(streams, *signature))
@@ -157,4 +161,6 @@ def _one_by_one(
     options.deterministic = True
     # Each worker makes its own batches from its own steps; nothing is to be divided behind its back.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return data.unbatch().map(batch, num_parallel_calls=2).prefetch(4).with_options(options)
+    # To hand a batch that is only gathered to other threads costs more than to gather it.
+    batches = data.unbatch().map(batch, num_parallel_calls=2 if parallel else None)
+    return batches.prefetch(4).with_options(options)
