@@ -75,7 +75,9 @@ class Enrolment:
         model = self._models.of_collection(found)
         timings = Timings()
         (template,) = await self._images.encode(model, [image], face, timings)
-        floor = CollectionPolicy.model_validate(found.policy).floor(self._floor)
+        # The service's own floor is one for photographs: a thin 1 is nearly black, a character nearly white.
+        general = self._floor if template.face is not None else QualityFloor()
+        floor = CollectionPolicy.model_validate(found.policy).floor(general)
         shortfalls = floor.shortfalls(template.quality)
         if shortfalls:
             raise QualityTooLowError(shortfalls, field=image.field)
