@@ -1,6 +1,6 @@
 """Compare the losses on Omniglot: one encoder, one budget, several seeds; writes a table and JSON.
 
-    python -m benchmarks.losses --data data --out runs/losses --table docs/losses.md
+    python -m benchmarks.losses --data data --out runs/losses --table FILE.md
 
 Everything but the objective is the same for all: a small residual encoder of 28 x 28 pixels with unit
 embeddings, batches of 64 characters with 2 samples each, the same steps, optimiser and augmentation. Each

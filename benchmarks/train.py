@@ -95,10 +95,14 @@ def loops(config: RunConfig, parts: ImageParts) -> dict[str, Loop]:
     return {"pipeline": loop(pipeline), "memory": loop(fixed)}
 
 
+LEAST_STEPS = 16
+"""Of a measurement: the pipeline holds four batches ready, which the other's turn has paid for."""
+
+
 def steps_in(run: Loop, seconds: float) -> int:
     """Return how many steps fill about so many seconds."""
     run(2)
-    return max(2, int(run(max(2, int(run(2)[0])))[0] * seconds))
+    return max(LEAST_STEPS, int(run(max(2, int(run(2)[0])))[0] * seconds))
 
 
 def against_memory(name: str, rounds: int, seconds: float) -> dict[str, Any]:

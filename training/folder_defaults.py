@@ -38,7 +38,7 @@ SIDE, DRAWING_SIDE, LEAST_SIDE = 64, 48, 24
 BATCH: Final = 64
 VIEWS: Final = 40
 """How often each training image is seen; small folders see theirs more often, up to ``LEAST_STEPS``."""
-LEAST_STEPS, MOST_STEPS = 400, 6000
+LEAST_STEPS, MOST_STEPS = 600, 6000
 EPOCHS: Final = 8
 """Validations a run."""
 

@@ -338,7 +338,8 @@ def test_every_set_is_pinned_and_can_be_got() -> None:
         assert known.files or known.folders
         assert known.licence
         assert known.use
-        for item in (*known.files, *known.folders):
+        items: list[PinnedFile | PinnedFolder] = [*known.files, *known.folders]
+        for item in items:
             assert item.urls or f"visavis data fetch {name} --from" in known.by_hand
             assert all(url.startswith("https://") for url in item.urls)
         digests = [digest for file in known.files for digest in file.sha256]
@@ -355,6 +356,7 @@ def test_misspelt_set_is_refused_with_a_suggestion() -> None:
 @pytest.mark.parametrize("name", [name for name in SETS if name != "lfw"])
 def test_real_files_have_the_pinned_digests(name: str) -> None:
     known = SETS[name]
-    paths = [item.path for item in (*known.files, *known.folders)]
+    items: list[PinnedFile | PinnedFolder] = [*known.files, *known.folders]
+    paths = [item.path for item in items]
     folder = data_set(paths[0])
     assert states(known, folder) == dict.fromkeys(paths, "present")

@@ -57,4 +57,4 @@ def test_what_does_not_fit_together_is_refused(
     images: np.ndarray, labels: list[int], subjects: str, groups: str | None, problem: str
 ) -> None:
     with pytest.raises(ValueError, match=problem):
-        LabelledImages(images, np.array(labels, np.int32), tuple(subjects), groups and tuple(groups))
+        LabelledImages(images, np.array(labels, np.int32), tuple(subjects), tuple(groups) if groups else None)

@@ -48,7 +48,7 @@ def test_labels_beside_0_and_1_are_refused(values: list[float]) -> None:
 def test_pairs_with_numbers_for_same_are_refused() -> None:
     index = np.zeros(2, np.int32)
     with pytest.raises(TypeError, match="same_from_labels"):
-        Pairs(index, index, np.array([0, 1]))  # type: ignore[arg-type]
+        Pairs(index, index, np.array([0, 1]))
 
 
 def test_pk_batch_has_p_subjects_with_k_different_images_side_by_side() -> None:

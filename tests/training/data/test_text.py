@@ -24,7 +24,7 @@ def pairs(*rows: tuple[str, str, bool]) -> TextPairs:
 
 def test_numbers_for_same_are_refused() -> None:
     with pytest.raises(TypeError, match="same_from_labels"):
-        TextPairs(("a",), ("b",), np.array([1]))  # type: ignore[arg-type]
+        TextPairs(("a",), ("b",), np.array([1]))
 
 
 def test_taken_rows_keep_their_scores() -> None:

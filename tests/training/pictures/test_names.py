@@ -31,6 +31,6 @@ def pictures(name: str):
 
 
 @pytest.mark.parametrize("name", NAMES, ids=["Korean", "formula", "underscore", "control", "long", "empty"])
-def test_any_name_can_be_drawn(name):
+def test_any_name_can_be_drawn(name) -> None:
     for picture in pictures(name):
         assert png(picture, dpi=40)

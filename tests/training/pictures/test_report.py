@@ -20,22 +20,22 @@ HOSTILE = "</style><script>alert('x')</script>\"' onload=x & 김민수"
 class Page(HTMLParser):
     """Elements in order with their attributes, and the text between them; refuses wrong nesting."""
 
-    def __init__(self, html):
+    def __init__(self, html) -> None:
         super().__init__()
         self.elements, self.text, self._open = [], [], []
         self.feed(html)
         self.close()
         assert self._open == []
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag, attrs) -> None:
         self.elements.append((tag, dict(attrs)))
         if tag not in VOID:
             self._open.append(tag)
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag) -> None:
         assert self._open.pop() == tag
 
-    def handle_data(self, data):
+    def handle_data(self, data) -> None:
         if "style" not in self._open and data.strip():
             self.text.append(data.strip())
 
@@ -70,13 +70,13 @@ def full(name="omniglot"):
     return report
 
 
-def test_a_full_page_is_well_formed():
+def test_a_full_page_is_well_formed() -> None:
     page = Page(full().html())
     assert [attributes.get("lang") for attributes in page.all("html")] == ["en"]
     assert len(page.all("h1")) == 1
 
 
-def test_the_page_needs_nothing_else():
+def test_the_page_needs_nothing_else() -> None:
     html = full().html()
     page = Page(html)
     assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in page.elements}
@@ -87,7 +87,7 @@ def test_the_page_needs_nothing_else():
     assert "@import" not in html
 
 
-def test_links_lead_to_sections_of_the_page():
+def test_links_lead_to_sections_of_the_page() -> None:
     page = Page(full().html())
     places = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(set(places)) == len(places)
@@ -95,7 +95,7 @@ def test_links_lead_to_sections_of_the_page():
     assert links == set(places)
 
 
-def test_a_hostile_name_is_text_everywhere():
+def test_a_hostile_name_is_text_everywhere() -> None:
     page, plain = Page(full(HOSTILE).html()), Page(full().html())
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements]
     assert [sorted(attributes) for _, attributes in page.elements] == [
@@ -105,13 +105,13 @@ def test_a_hostile_name_is_text_everywhere():
     assert HOSTILE in page.text
 
 
-def test_equal_reports_are_equal_files(tmp_path):
+def test_equal_reports_are_equal_files(tmp_path) -> None:
     for name in ("first", "second"):
         full().write(tmp_path / name)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
 
 
-def test_sections_without_content_are_left_out():
+def test_sections_without_content_are_left_out() -> None:
     page = Page(Report("digits", "One sentence.").html())
     assert not page.all("section")
     assert not page.all("table")
@@ -134,14 +134,14 @@ def test_sections_without_content_are_left_out():
         ({"serving": [Command("Serve:", "visavis serve")]}, "serving"),
     ],
 )
-def test_content_has_its_section_and_link(content, section):
+def test_content_has_its_section_and_link(content, section) -> None:
     page = Page(Report("digits", "One sentence.", **content).html())
     assert [attributes["id"] for attributes in page.all("section")] == [section]
     assert {"href": f"#{section}"} in page.all("a")
 
 
 @pytest.mark.parametrize("section", ["results", "points", "worst", "embeddings", "training"])
-def test_a_picture_alone_makes_its_section(section):
+def test_a_picture_alone_makes_its_section(section) -> None:
     report = Report("digits", "One sentence.")
     report.picture(triplets(), "Title", caption="Caption.", alternative="Words.", section=section)
     page = Page(report.html())
@@ -149,7 +149,7 @@ def test_a_picture_alone_makes_its_section(section):
     assert [attributes["alt"] for attributes in page.all("img")] == ["Words."]
 
 
-def test_rates_are_shown_with_their_intervals():
+def test_rates_are_shown_with_their_intervals() -> None:
     text = Page(full().html()).text
     assert {"1.25 %", "0.75 % to 2.25 %", "95 % interval 0.75 % to 2.25 %", "3.6 steps/s"} <= set(text)
     assert {"0.7500", "0.098 %", "0.21 %", "1.82 %", "default"} <= set(text)
@@ -157,11 +157,11 @@ def test_rates_are_shown_with_their_intervals():
     assert "Split omniglot (seed 20150701)" in text
 
 
-def test_a_rate_that_is_not_known_is_empty():
+def test_a_rate_that_is_not_known_is_empty() -> None:
     assert OperatingPoint("p", 0.5, "FMR 1 %", 0.01).rates == ("1.00 %", "", "")
 
 
-def test_a_small_picture_is_drawn_with_lines():
+def test_a_small_picture_is_drawn_with_lines() -> None:
     report = Report("digits", "One sentence.")
     report.picture(triplets(), "T", caption="", alternative="Words.", section="training")
     kind, data = Page(report.html()).all("img")[0]["src"].split(";base64,")
@@ -169,7 +169,7 @@ def test_a_small_picture_is_drawn_with_lines():
     assert base64.b64decode(data).startswith(b"<?xml")
 
 
-def test_a_large_picture_is_drawn_with_pixels(monkeypatch):
+def test_a_large_picture_is_drawn_with_pixels(monkeypatch) -> None:
     monkeypatch.setattr(module, "SVG_LARGEST", 100)
     report = Report("digits", "One sentence.")
     report.picture(triplets(), "T", caption="", alternative="Words.", section="training")
@@ -178,17 +178,17 @@ def test_a_large_picture_is_drawn_with_pixels(monkeypatch):
     assert base64.b64decode(data).startswith(b"\x89PNG")
 
 
-def test_a_picture_without_words_is_refused():
+def test_a_picture_without_words_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot see it"):
         Report("digits", "").picture(Figure(), "T", caption="", alternative=" ", section="results")
 
 
-def test_a_section_that_is_not_there_is_refused():
+def test_a_section_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match="no section 'elsewhere'"):
         Report("digits", "").picture(Figure(), "T", caption="", alternative="A", section="elsewhere")
 
 
-def test_all_that_scrolls_can_be_reached_by_keyboard():
+def test_all_that_scrolls_can_be_reached_by_keyboard() -> None:
     page = Page(full().html())
     scrolling = [attributes for _, attributes in page.elements if attributes.get("class") == "scroll"]
     assert scrolling

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Never
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -17,25 +19,25 @@ def contrast_on_white(colour: str) -> float:
 
 
 @pytest.mark.parametrize("colour", [RIGHT, WRONG])
-def test_colours_of_words_can_be_read_on_white(colour):
+def test_colours_of_words_can_be_read_on_white(colour) -> None:
     assert contrast_on_white(colour) >= 4.5
 
 
-def test_letters_that_the_font_lacks_become_boxes():
+def test_letters_that_the_font_lacks_become_boxes() -> None:
     assert printable("한글 abc ü") == "□□ abc ü"
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\x00b", "a\u202eb", "a\u2028b"])
-def test_what_cannot_be_seen_becomes_a_space(text):
+def test_what_cannot_be_seen_becomes_a_space(text) -> None:
     assert printable(text) == "a b"
 
 
-def test_a_short_text_is_not_shortened():
+def test_a_short_text_is_not_shortened() -> None:
     assert shortened("ten letter", 10) == "ten letter"
 
 
 @pytest.mark.parametrize("length", [9, 10])
-def test_a_long_text_gets_the_length_asked_for(length):
+def test_a_long_text_gets_the_length_asked_for(length) -> None:
     assert len(shortened("eleven lett", length)) == length
 
 
@@ -43,22 +45,22 @@ def test_a_long_text_gets_the_length_asked_for(length):
     ("share", "text"),
     [(0.0, "0 %"), (1.0, "100 %"), (0.0125, "1.25 %"), (0.00004, "0.0040 %"), (0.9999, "99.990 %")],
 )
-def test_a_rate_is_told_from_none_and_from_all(share, text):
+def test_a_rate_is_told_from_none_and_from_all(share, text) -> None:
     assert percent(share) == text
 
 
 @pytest.mark.parametrize("written", [svg, png])
-def test_equal_figures_are_equal_bytes(written):
+def test_equal_figures_are_equal_bytes(written) -> None:
     step = np.arange(4)
     first, second = (written(triplet_kinds(step, step + 1.0, step * 2.0, step * 0.5)) for _ in range(2))
     assert first == second
 
 
-def test_svg_has_no_date():
+def test_svg_has_no_date() -> None:
     assert b"dc:date" not in svg(triplet_kinds(np.arange(3), np.ones(3), np.ones(3), np.ones(3)))
 
 
-def test_the_users_settings_neither_matter_nor_change():
+def test_the_users_settings_neither_matter_nor_change() -> None:
     step = np.arange(3)
     plain = png(triplet_kinds(step, step, step, step))
     with mpl.rc_context({"font.size": 30.0, "axes.facecolor": "red"}):
@@ -66,11 +68,11 @@ def test_the_users_settings_neither_matter_nor_change():
         assert mpl.rcParams["font.size"] == 30.0
 
 
-def test_a_plot_that_fails_leaves_the_settings_as_they_were():
+def test_a_plot_that_fails_leaves_the_settings_as_they_were() -> None:
     before = dict(mpl.rcParams)
 
     @styled
-    def broken():
+    def broken() -> Never:
         raise RuntimeError("no data")
 
     with pytest.raises(RuntimeError):
@@ -78,5 +80,5 @@ def test_a_plot_that_fails_leaves_the_settings_as_they_were():
     assert dict(mpl.rcParams) == before
 
 
-def test_colours_of_curves_differ():
+def test_colours_of_curves_differ() -> None:
     assert len(set(CYCLE)) == len(CYCLE)

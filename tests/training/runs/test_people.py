@@ -31,7 +31,8 @@ from training.embedding import embed_images
 from training.faces_bundle import faces_encoder
 from training.learner import Learner
 from training.objectives import with_features
-from training.runs.images import build_learner, embed_with_keras, published, run_images
+from training.runs.image_run import published
+from training.runs.images import build_learner, embed_with_keras, run_images
 
 
 def drawn_parts(size: InputSpec) -> ImageParts:
