@@ -53,18 +53,18 @@ def noise(config: RunConfig) -> ImageParts:
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     labels = np.repeat(np.arange(subjects, dtype=np.int32), each)
     part = Part(LabelledImages(images, labels, tuple(map(str, range(subjects)))))
-    known = {
-        "input": size,
-        "preprocess": WholeImage(mode="pad"),
-        "train": part,
-        "validation": None,
-        "calibration": part,
-        "test": part,
-        "closed": True,
-        "split": None,
-    }
-    known |= {"calibrated_on": "", "datasets": (), "weights_licence": ""}
-    return ImageParts(**known)
+    return ImageParts(
+        input=size,
+        preprocess=WholeImage(mode="pad"),
+        train=part,
+        validation=None,
+        calibration=part,
+        test=part,
+        closed=True,
+        split=None,
+        datasets=(),
+        calibrated_on="",
+    )
 
 
 Loop = Callable[[int], tuple[float, float]]
