@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import font_manager
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from app.matching.distances import distances
 from training.config import RunConfig
@@ -16,13 +18,17 @@ from training.data.samplers import Pairs
 from training.data.two_kinds import TwoKinds
 from training.pictures.distances import det_curve, distance_histogram, error_curve
 from training.pictures.embeddings import embedding_maps
+from training.pictures.pairs import pair_grid
 from training.pictures.progress import loss_curves
 from training.pictures.report import Command, DataSet, Part, Report, Result, Table
 from training.pictures.style import percent
 from training.train import Trained, as_columns
 
-WORST = 12
-"""Pairs in the table of the worst."""
+SHOWN_PAIRS = 12
+"""Pairs in a grid."""
+
+NAME_SIZE = (96, 28)
+"""Width and height of a name as a picture; a digit is as high."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +93,6 @@ def write_report(run: TwoTowerRun, out: Path) -> None:
         environment=run.environment,
         training=_training(run),
         tables=[_by_name(run)],
-        worst=_worst(run),
         serving=[
             Command(
                 "The service compares images with images. Beside this page, image_encoder.onnx takes images "
@@ -159,25 +164,49 @@ def _by_name(run: TwoTowerRun) -> Table:
     return Table("By the name's digit", ["digit", "names", "mated missed", "non-mated accepted"], rows)
 
 
-def _worst(run: TwoTowerRun) -> Table:
-    threshold = run.values["pairs"]["threshold"]
-    surplus = np.where(run.pairs.same, 1.0, -1.0) * (run.distance - threshold)
-    chosen = np.argsort(-surplus, kind="stable")[:WORST]
-    pictures, names = run.pairs.left[chosen], run.pairs.right[chosen]
-    return Table(
-        f"Test pairs farthest on the wrong side of the threshold, {threshold:.4f}",
-        ["test picture", "shows", "compared with", "distance"],
-        [
-            [str(picture), str(run.data.test.labels[picture]), run.data.names[name], f"{apart:.4f}"]
-            for picture, name, apart in zip(pictures, names, run.distance[chosen], strict=True)
-        ],
+def _grid(run: TwoTowerRun, report: Report, *, worst: bool) -> None:
+    """Show pairs: the worst ones, or the first of the test."""
+    threshold, same = run.values["pairs"]["threshold"], run.pairs.same
+    surplus = np.where(same, 1.0, -1.0) * (run.distance - threshold)
+    chosen = (np.argsort(-surplus, kind="stable") if worst else np.arange(same.size))[:SHOWN_PAIRS]
+    names = [run.data.names[name] for name in run.pairs.right[chosen]]
+    digits = run.data.test.labels[run.pairs.left[chosen]].tolist()
+    report.picture(
+        pair_grid(
+            [run.data.test.images[picture] for picture in run.pairs.left[chosen]],
+            [_drawn(name) for name in names],
+            run.distance[chosen],
+            same[chosen],
+            threshold=threshold,
+            columns=3,
+        ),
+        "Worst pairs" if worst else "Some test pairs",
+        caption=f"{'The farthest on the wrong side' if worst else 'Decided at'} "
+        f"{'of ' if worst else ''}the threshold, {threshold:.4f}. A solid green frame is a right decision, a "
+        "dashed red one a wrong one.",
+        alternative="; ".join(
+            f"{digit} and {name} at {apart:.2f}"
+            for digit, name, apart in zip(digits, names, run.distance[chosen], strict=True)
+        ),
+        section="worst" if worst else "results",
     )
+
+
+def _drawn(name: str) -> NDArray[np.uint8]:
+    """Return a name as a picture, uint8[28, 96], white on black as the digits are."""
+    image = Image.new("L", NAME_SIZE, 0)
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 17)
+    middle = (NAME_SIZE[0] / 2, NAME_SIZE[1] / 2)
+    ImageDraw.Draw(image).text(middle, name, fill=255, font=font, anchor="mm")
+    return np.asarray(image, np.uint8)
 
 
 def _pictures(run: TwoTowerRun, report: Report) -> None:
     same = run.pairs.same
     mated, nonmated = run.distance[same], run.distance[~same]
     threshold = run.values["pairs"]["threshold"]
+    _grid(run, report, worst=False)
+    _grid(run, report, worst=True)
     report.picture(
         distance_histogram(mated, nonmated, thresholds={"best in validation": threshold}),
         "Distances between pictures and names",

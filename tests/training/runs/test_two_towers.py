@@ -92,7 +92,7 @@ def test_page_states_the_figures(folder: Path) -> None:
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert percent(results(folder)["pairs"]["accuracy"]) in page
     assert percent(results(folder)["naming_accuracy"]) in page
-    assert page.count("<figure") == 4
+    assert page.count("<figure") == 6
 
 
 def test_stopped_run_goes_on_to_the_results_of_an_unbroken_one(
