@@ -50,6 +50,33 @@ class UnitLength(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras's layer, with TensorFlow's fused kernel for maps float[N, H, W, C] while it trains.
+
+    Keras takes the moments and scales in separate passes over memory, which costs a small convolutional net
+    on a CPU a fifth of its step. Weights, inference and export are Keras's own; the running variance is the
+    unbiased one.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
+        """Normalise over all but the channels."""
+        if not (training and self.trainable) or len(inputs.shape) != 4 or mask is not None:
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=[],
+            variance=[],
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            average.assign(average * self.momentum + value * (1.0 - self.momentum))
+        return outputs
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class MaskedMean(keras.layers.Layer):
     """Mean of a sequence over the positions with a token: float[N, T, C] and int[N, T] to float[N, C]."""
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from training.encoders.layers import Ink, ended, image_input
+from training.encoders.layers import BatchNormalization, Ink, ended, image_input
 
 BATCH_NORM_MOMENTUM = 0.97
 """Runs are a few thousand steps: with Keras's 0.99 the averages would lag behind the weights."""
@@ -76,4 +76,4 @@ def _convolved(
 
 
 def _normalised(x: tf.Tensor) -> tf.Tensor:
-    return keras.layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x)
+    return BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x)
