@@ -58,7 +58,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     unbiased one.
     """
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Normalise over all but the channels."""
         if not (training and self.trainable) or len(inputs.shape) != 4 or mask is not None:
             return super().call(inputs, training=training, mask=mask)
