@@ -12,18 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.encoding.bulk import embed_files
 from app.encoding.image_encoder import ImageEncoder
 from app.encoding.intake import IMAGE_SUFFIXES
 from app.encoding.manifest import EvidenceSummary
 from app.matching.decision import OperatingPoint
-from app.matching.distances import Metric, distances
-from app.matching.evidence import Evidence, smallest_fmr
-
-TAIL_SHARE = 0.012
-"""Share of the non-mated trials that is kept: enough to read thresholds up to a false match rate of 1e-2."""
+from app.matching.evidence import Evidence, evidence_arrays, smallest_fmr
+from app.matching.trials import TAIL_SHARE, all_trials
 
 TARGETS = {"fmr-1e-2": 1e-2, "fmr-1e-3": 1e-3, "fmr-1e-4": 1e-4}
 """Operating points that every bundle gets where its evidence supports them."""
@@ -86,78 +82,15 @@ def measure_evidence(
     )
 
 
-def all_trials(
-    embeddings: NDArray[np.float32],
-    labels: NDArray[np.int32],
-    metric: Metric,
-    *,
-    closed: bool = False,
-    tail_share: float = TAIL_SHARE,
-) -> Evidence:
-    """Compare every embedding with every later one.
-
-    Args:
-        embeddings: float32[N, D].
-        labels: int32[N], the subject of each; numbered from 0 without gaps.
-        metric: How they are compared.
-        closed: The subjects are all there are, as the ten digits are, and no sample of more. Chance then lies
-            in the images alone, so the evidence names images where it otherwise names subjects, and its
-            bounds count those as independent.
-        tail_share: Share of the non-mated trials that is kept.
-
-    Returns:
-        All mated trials and the closest ``tail_share`` of the non-mated ones.
-    """
-    counts = np.bincount(labels)
-    total = (labels.size**2 - int(np.square(counts).sum())) // 2
-    keep = max(1, int(total * tail_share))
-    units = np.arange(labels.size, dtype=np.int32) if closed else labels
-    mated, mated_subject = [], []
-    tail = np.empty(0, np.float64)
-    tail_subjects = np.empty((0, 2), np.int32)
-    limit = np.inf
-    for row in range(labels.size - 1):
-        values = distances(embeddings[row], embeddings[row + 1 :], metric)
-        others = labels[row + 1 :]
-        same = others == labels[row]
-        mated.append(values[same])
-        mated_subject.append(np.full(int(same.sum()), units[row], np.int32))
-        close = ~same & (values <= limit)
-        tail = np.concatenate([tail, values[close]])
-        mates = units[row + 1 :][close]
-        pairs = np.stack([np.full(mates.size, units[row], np.int32), mates], axis=1)
-        tail_subjects = np.concatenate([tail_subjects, pairs])
-        if tail.size > 2 * keep:
-            nearest = np.argpartition(tail, keep - 1)[:keep]
-            tail, tail_subjects = tail[nearest], tail_subjects[nearest]
-            limit = float(tail.max())
-    nearest = np.argsort(tail, kind="stable")[:keep]
-    return Evidence(
-        mated_distance=np.concatenate(mated),
-        mated_subject=np.concatenate(mated_subject),
-        nonmated_distance=tail[nearest],
-        nonmated_subjects=tail_subjects[nearest],
-        nonmated_total=total,
-        subjects=int(labels.size if closed else counts.size),
-    )
-
-
 def write_evidence(path: Path, measured: MeasuredEvidence) -> None:
     """Write ``evidence.npz`` with what the manifest says about it."""
-    evidence = measured.evidence
-    np.savez_compressed(
-        path,
-        mated_distance=evidence.mated_distance,
-        mated_subject=evidence.mated_subject,
-        mated_total=np.int64(evidence.mated_total),
-        nonmated_distance=evidence.nonmated_distance,
-        nonmated_subjects=evidence.nonmated_subjects,
-        nonmated_total=np.int64(evidence.nonmated_total),
-        subjects=np.int64(evidence.subjects),
-        images=np.int64(measured.images),
-        failures_to_acquire=np.int64(measured.failures_to_acquire),
-        source=np.array(measured.source),
-    )
+    arrays = {
+        **evidence_arrays(measured.evidence),
+        "images": np.array(measured.images, np.int64),
+        "failures_to_acquire": np.array(measured.failures_to_acquire, np.int64),
+        "source": np.array(measured.source),
+    }
+    np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
 def evidence_summary(path: Path) -> EvidenceSummary:

@@ -11,7 +11,7 @@ class OperatingPoint(BaseModel):
     """A threshold with the error rate it stands for and what was measured there.
 
     Rates are proportions. ``fmr_upper95`` is a 95 % upper confidence bound that treats subjects, not
-    pairs, as the independent units (see ``matching.evidence``).
+    pairs, as the independent units (see ``matching.bounds``).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,6 +29,9 @@ class OperatingPoint(BaseModel):
     fmr_upper95: Annotated[float | None, Field(ge=0, le=1)] = None
     fnmr: Annotated[float | None, Field(ge=0, le=1)] = None
     """Share of mated trials above the threshold."""
+    fnmr_lower95: Annotated[float | None, Field(ge=0, le=1)] = None
+    """Ends of a two-sided 95 % interval of it, over subjects."""
+    fnmr_upper95: Annotated[float | None, Field(ge=0, le=1)] = None
 
 
 def is_match(distance: float, threshold: float) -> bool:

@@ -1,41 +1,55 @@
 """The trials behind a model's thresholds: from an error rate to a threshold, with a bound.
 
 An ``Evidence`` holds every mated trial and the exact tail of the closest non-mated trials, each with its
-subjects. It is read once, when the bundle is loaded.
-
-The bound treats subjects as the independent units. Two trials that share a person are dependent, so the
-false match rate over all pairs is a U-statistic of degree two over subjects; its variance is estimated by
-leaving out one subject at a time (the jackknife, which errs on the large side for U-statistics: Efron and
-Stein, 1981), turned into an effective number of independent trials, and put into Wilson's score bound.
-That variance is itself an estimate, and a poor one where a few people carry most of the false matches, so
-the bound takes Student's quantile with as many degrees of freedom as subjects carry it (Satterthwaite,
-1946) instead of the normal one. With no false match seen it is the rule of three on disjoint subject pairs.
-
-Source: Fogliato, Patil, Perona (2024), "Confidence Intervals for Error Rates in 1:1 Matching Tasks",
-International Journal of Computer Vision, which recommends Wilson's interval with such a variance.
+subjects; the non-mated trials beyond the tail are summarised by counts in cells of distance. It also holds
+how often searches by strangers return somebody, by size of the gallery (``matching.open_set``). It is read
+once, when the bundle is loaded. Its bounds treat subjects, not pairs, as independent (``matching.bounds``).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import InsufficientEvidenceError
+from app.matching import likelihood
+from app.matching.bounds import clustered_interval, upper_bound
 from app.matching.decision import OperatingPoint
+from app.matching.likelihood import LikelihoodRatio
+from app.matching.open_set import OpenSetCurve
 
-_Z95_ONE_SIDED: Final = 1.6448536269514722
-_T95_BY_FREEDOM: Final = {
-    1: 6.314, 1.5: 3.705, 2: 2.920, 3: 2.353, 4: 2.132, 5: 2.015, 6: 1.943, 8: 1.860, 12: 1.782, 20: 1.725,
-    30: 1.697,
-}  # fmt: skip
-"""Student's one-sided 95 % quantile by degrees of freedom."""
 _LEAST_EXPECTED_PAIRS: Final = 3.0
 """A rate is supported when it stands for at least this many of the distinct subject pairs seen."""
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Counts of all non-mated trials in cells of distance; the last cell holds its upper edge too.
+
+    Attributes:
+        edges: float64[B + 1], strictly rising.
+        counts: int64[B].
+    """
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        """Check shapes and order."""
+        if self.edges.size != self.counts.size + 1 or self.counts.size < 1:
+            raise ValueError("a histogram has one edge more than counts")
+        if (np.diff(self.edges) <= 0.0).any() or (self.counts < 0).any():
+            raise ValueError("a histogram's edges must rise, and its counts must not be negative")
+
+    def below(self, distance: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return about how many trials lie at or below each distance, evenly spread within a cell."""
+        return np.interp(distance, self.edges, np.r_[0.0, np.cumsum(self.counts)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +63,8 @@ class Evidence:
         nonmated_subjects: int32[K, 2], the two subjects of each.
         nonmated_total: Number of non-mated trials run.
         subjects: Number of subjects.
+        histogram: All non-mated trials in cells; None where only the tail was kept.
+        open_set: FPIR over gallery size and threshold; None where it was not measured.
     """
 
     mated_distance: NDArray[np.float64]
@@ -57,6 +73,8 @@ class Evidence:
     nonmated_subjects: NDArray[np.int32]
     nonmated_total: int
     subjects: int
+    histogram: Histogram | None = None
+    open_set: OpenSetCurve | None = None
     _points: dict[tuple[float, str, int], OperatingPoint] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -78,6 +96,8 @@ class Evidence:
                 raise ValueError(f"a subject's number is not within 0..{self.subjects - 1}")
         if (self.nonmated_subjects[:, 0] == self.nonmated_subjects[:, 1]).any():
             raise ValueError("a non-mated trial has one subject twice")
+        if self.histogram is not None and int(self.histogram.counts.sum()) != self.nonmated_total:
+            raise ValueError("the histogram's counts are not as many as the non-mated trials")
         order = np.argsort(self.nonmated_distance, kind="stable")
         object.__setattr__(self, "nonmated_distance", self.nonmated_distance[order])
         object.__setattr__(self, "nonmated_subjects", self.nonmated_subjects[order])
@@ -107,9 +127,17 @@ class Evidence:
         return None if count == self.nonmated_distance.size and not complete else count
 
     def fmr(self, threshold: float) -> float | None:
-        """Return the share of non-mated trials at or below the threshold; None beyond the tail."""
+        """Return the share of non-mated trials at or below the threshold.
+
+        Beyond the tail it is read from the histogram, to about a cell; None where there is none.
+        """
         count = self.false_matches(threshold)
-        return None if count is None else count / self.nonmated_total
+        if count is not None:
+            return count / self.nonmated_total
+        if self.histogram is None:
+            return None
+        about = float(self.histogram.below(np.array([threshold]))[0]) / self.nonmated_total
+        return min(1.0, max(self.largest_fmr, about))
 
     def fnmr(self, threshold: float) -> float | None:
         """Return the share of mated trials above the threshold; None without mated trials."""
@@ -117,6 +145,14 @@ class Evidence:
             return None
         matched = int(np.searchsorted(self.mated_distance, threshold, side="right"))
         return 1.0 - matched / self.mated_total
+
+    def fnmr_interval95(self, threshold: float) -> tuple[float, float] | None:
+        """Return a two-sided 95 % interval of the false non-match rate; None without mated trials."""
+        if not self.mated_total:
+            return None
+        matched = int(np.searchsorted(self.mated_distance, threshold, side="right"))
+        errors = np.bincount(self.mated_subject[matched:], minlength=self.subjects)
+        return clustered_interval(errors, self._mated_by_subject)
 
     def fmr_upper95(self, threshold: float) -> float | None:
         """Return a 95 % upper confidence bound of the false match rate; None beyond the tail."""
@@ -127,21 +163,37 @@ class Evidence:
         by_subject = np.bincount(pairs.ravel(), minlength=self.subjects)
         return upper_bound(by_subject, self.nonmated_total)
 
+    def fpir(self, threshold: float, gallery_size: int) -> tuple[float, float] | None:
+        """Return the predicted false positive identification rate of a gallery, and its 95 % upper bound.
+
+        Where searches by strangers were not measured it is the union bound, gallery size x FMR: no less than
+        the truth, however the comparisons depend on one another. None beyond the tail.
+        """
+        if self.open_set is not None:
+            return self.open_set.at(threshold, gallery_size)
+        count, upper = self.false_matches(threshold), self.fmr_upper95(threshold)
+        if count is None or upper is None:
+            return None
+        return min(1.0, count / self.nonmated_total * gallery_size), min(1.0, upper * gallery_size)
+
     def point_at(self, threshold: float, *, name: str | None = None) -> OperatingPoint:
         """Return what the evidence says of a threshold; rates are None where it does not reach."""
+        lower, upper = self.fnmr_interval95(threshold) or (None, None)
         return OperatingPoint(
             name=name,
             threshold=threshold,
             fmr=self.fmr(threshold),
             fmr_upper95=self.fmr_upper95(threshold),
             fnmr=self.fnmr(threshold),
+            fnmr_lower95=lower,
+            fnmr_upper95=upper,
         )
 
     def threshold_for(self, max_fmr: float) -> float:
         """Return the highest threshold whose false match rate is at most the target.
 
         Raises:
-            InsufficientEvidenceError: The trials cannot show this rate, or the kept tail ends before it.
+            InsufficientEvidenceError: The trials cannot show this rate.
         """
         if max_fmr < self.smallest_fmr:
             raise InsufficientEvidenceError(
@@ -173,28 +225,84 @@ class Evidence:
     def point_for_fpir(self, max_fpir: float, gallery_size: int) -> OperatingPoint:
         """Return the operating point that holds a false positive identification rate (1:N).
 
-        A search of N references returns a false candidate with at most N times the false match rate,
-        however the comparisons depend on one another (the union bound), so the rate is divided by N.
-
         Raises:
-            InsufficientEvidenceError: The rate divided by the gallery's size is below what is supported.
+            InsufficientEvidenceError: At the strictest threshold that the trials support, searches of a
+                gallery of this size return more false candidates.
         """
         size = max(gallery_size, 1)
         key = (max_fpir, "", size)
         point = self._points.get(key)
         if point is None:
-            rate = max_fpir / size
-            if rate < self.smallest_fmr * (1.0 - 1e-12):  # 0.29 / 29 may be a last bit below 0.01
-                raise InsufficientEvidenceError(
-                    field="max_fpir",
-                    asked=max_fpir,
-                    smallest=min(1.0, _rounded_up(self.smallest_fmr * size)),
-                    reason=f"with {size} enrolled it needs a false match rate of {rate:.2g}, and "
-                    f"{self.subjects} subjects were measured",
-                )
-            point = self.point_at(self.threshold_for(max(rate, self.smallest_fmr)))
+            point = self.point_at(self._threshold_for_fpir(max_fpir, size))
             point = self._remember(key, point.model_copy(update={"max_fpir": max_fpir}))
         return point
+
+    @cached_property
+    def likelihood_ratio(self) -> LikelihoodRatio | None:
+        """How much likelier a distance is between images of one subject; None without mated trials."""
+        if not self.mated_total:
+            return None
+        edges, mated, nonmated = self.cells()
+        if not nonmated.any():
+            return None
+        # Three subjects in all could look unlike themselves, three pairs of subjects alike, and not be seen.
+        return likelihood.fit(
+            edges,
+            mated,
+            nonmated,
+            smallest=min(0.5, 3.0 / self.subjects),
+            largest=max(2.0, 1.0 / self.smallest_fmr),
+        )
+
+    def cells(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return cells of distance that hold all trials, narrow where either kind is dense.
+
+        Beyond the tail the non-mated trials are those of the histogram, or, without one, in the last cell.
+
+        Returns:
+            Edges float64[B + 1], mated and non-mated trials float64[B].
+        """
+        tail = self.nonmated_distance
+        parts = [np.quantile(self.mated_distance, np.linspace(0.0, 1.0, 161))] if self.mated_total else []
+        parts.append(tail[np.unique(np.geomspace(1, tail.size, 81).astype(np.int64)) - 1])
+        if self.histogram is not None:
+            occupied = np.flatnonzero(self.histogram.counts)
+            coarse = self.histogram.edges[np.r_[occupied, occupied[-1] + 1]]
+            parts.append(coarse[coarse > tail[-1]])
+        edges = np.unique(np.concatenate(parts))
+        edges = np.r_[np.nextafter(edges[0], -np.inf), edges]
+        mated = np.searchsorted(self.mated_distance, edges, side="right").astype(np.float64)
+        nonmated = np.asarray(np.searchsorted(tail, edges, side="right"), np.float64)
+        if self.histogram is not None:
+            beyond = edges > tail[-1]
+            nonmated[beyond] = np.maximum(self.histogram.below(edges[beyond]), tail.size)
+        nonmated[-1] = self.nonmated_total
+        return edges, np.diff(mated), np.diff(nonmated)
+
+    @cached_property
+    def _mated_by_subject(self) -> NDArray[np.int64]:
+        return np.bincount(self.mated_subject, minlength=self.subjects)
+
+    def _threshold_for_fpir(self, max_fpir: float, size: int) -> float:
+        strictest = self.threshold_for(self.smallest_fmr)
+        if self.open_set is None:
+            rate = max_fpir / size
+            if rate < self.smallest_fmr * (1.0 - 1e-12):  # 0.29 / 29 may be a last bit below 0.01
+                raise self._too_little(max_fpir, size, self.smallest_fmr * size)
+            return self.threshold_for(max(rate, self.smallest_fmr))
+        least = self.open_set.at(strictest, size)
+        if least is None or least[0] > max_fpir:
+            raise self._too_little(max_fpir, size, 1.0 if least is None else least[0])
+        return max(self.open_set.threshold_for(max_fpir, size) or strictest, strictest)
+
+    def _too_little(self, max_fpir: float, size: int, least: float) -> InsufficientEvidenceError:
+        return InsufficientEvidenceError(
+            field="max_fpir",
+            asked=max_fpir,
+            smallest=min(1.0, _rounded_up(least)),
+            reason=f"with {size} enrolled it needs a false match rate below {self.smallest_fmr:.2g}, the "
+            f"smallest that trials of {self.subjects} subjects can show",
+        )
 
     def _remember(self, key: tuple[float, str, int], point: OperatingPoint) -> OperatingPoint:
         if len(self._points) >= 1024:
@@ -212,79 +320,46 @@ def smallest_fmr(subjects: int) -> float:
     return _LEAST_EXPECTED_PAIRS / (subjects * (subjects - 1) / 2.0)
 
 
-def upper_bound(false_matches_by_subject: NDArray[np.int64], trials: int) -> float:
-    """Return a 95 % upper confidence bound of a false match rate, subjects being the independent units.
-
-    Args:
-        false_matches_by_subject: int64[S]; each false match counts once for either of its two subjects.
-        trials: All non-mated trials, spread about evenly over the subject pairs.
-
-    Returns:
-        A proportion; 1 when fewer than three subjects were seen.
-
-    Source: see the module's docstring.
-
-    >>> round(upper_bound(np.zeros(300, np.int64), 1_000_000), 4)
-    0.02
-    """
-    subjects = false_matches_by_subject.size
-    total = int(false_matches_by_subject.sum()) // 2
-    if subjects < 3:
-        return 1.0
-    if total == 0:
-        return min(1.0, 3.0 / (subjects // 2))
-    rate = total / trials
-    pairs = subjects * (subjects - 1) / 2.0
-    per_pair = trials / pairs
-    remaining = (subjects - 1) * (subjects - 2) / 2.0 * per_pair
-    left_out = (total - false_matches_by_subject) / remaining
-    squares = np.square(left_out - left_out.mean())
-    variance = (subjects - 1) / subjects * float(squares.sum())
-    # Satterthwaite: all subjects when all deviate alike, one when one alone deviates.
-    carriers = float(squares.sum()) ** 2 / float(np.square(squares).sum()) if variance > 0.0 else math.inf
-    # However alike the images of two people match, there are no more independent trials than pairs of people.
-    effective = min(rate * (1.0 - rate) / variance if variance > 0.0 else pairs, pairs, float(trials))
-    return wilson_upper(rate, effective, quantile=_t95(carriers - 1.0))
-
-
-def _t95(freedom: float) -> float:
-    """Return Student's one-sided 95 % quantile; nearly linear in one over the degrees of freedom."""
-    table = sorted((1.0 / known, value) for known, value in _T95_BY_FREEDOM.items())
-    at, values = zip((0.0, _Z95_ONE_SIDED), *table, strict=True)
-    return float(np.interp(1.0 / max(freedom, 1.0), at, values))
-
-
-def wilson_upper(rate: float, trials: float, *, quantile: float = _Z95_ONE_SIDED) -> float:
-    """Return Wilson's one-sided 95 % upper bound for a proportion seen in a number of trials.
-
-    Args:
-        rate: Proportion seen.
-        trials: Independent trials; need not be a whole number.
-        quantile: How many standard errors the bound lies above; larger where their size is uncertain.
-
-    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
-    """
-    z2 = quantile**2
-    centre = rate + z2 / (2.0 * trials)
-    spread = quantile * math.sqrt(rate * (1.0 - rate) / trials + z2 / (4.0 * trials * trials))
-    # It is never below the rate; rounding must not say otherwise.
-    return min(1.0, max(rate, (centre + spread) / (1.0 + z2 / trials)))
-
-
 def _rounded_up(rate: float) -> float:
     """Return a rate of three digits that is no smaller, so that what an error names is accepted."""
+    if rate <= 0.0:
+        return 0.0
     digits = 2 - math.floor(math.log10(rate))
     return float(f"{math.ceil(rate * 10.0**digits)}e{-digits}")
 
 
-def read_evidence(path: Path) -> Evidence:
-    """Read ``evidence.npz``.
+def evidence_arrays(evidence: Evidence) -> dict[str, NDArray[Any]]:
+    """Return the arrays that ``evidence.npz`` holds; ``read_evidence`` reads them back."""
+    arrays: dict[str, NDArray[Any]] = {
+        "mated_distance": evidence.mated_distance,
+        "mated_subject": evidence.mated_subject,
+        "mated_total": np.array(evidence.mated_total, np.int64),
+        "nonmated_distance": evidence.nonmated_distance,
+        "nonmated_subjects": evidence.nonmated_subjects,
+        "nonmated_total": np.array(evidence.nonmated_total, np.int64),
+        "subjects": np.array(evidence.subjects, np.int64),
+    }
+    if evidence.histogram is not None:
+        arrays["nonmated_edges"] = evidence.histogram.edges
+        arrays["nonmated_counts"] = evidence.histogram.counts
+    if evidence.open_set is not None:
+        curve = evidence.open_set
+        arrays["gallery_sizes"], arrays["gallery_thresholds"] = curve.sizes, curve.thresholds
+        arrays["fpir"], arrays["fpir_upper95"] = curve.fpir, curve.fpir_upper95
+    return arrays
+
+
+def read_evidence(source: Path | IO[bytes]) -> Evidence:
+    """Read ``evidence.npz``, from its path or from an open file.
 
     Raises:
         ValueError: An array is missing or has a shape that contradicts another.
     """
-    # numpy leaves a file open that it opened itself and could not read.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    if isinstance(source, Path):
+        # numpy leaves a file open that it opened itself and could not read.
+        with source.open("rb") as file:
+            return read_evidence(file)
+    with np.load(source, allow_pickle=False) as arrays:
         try:
             if int(arrays["mated_total"]) != arrays["mated_distance"].size:
                 raise ValueError("mated_total differs from the number of mated distances")
@@ -295,6 +370,19 @@ def read_evidence(path: Path) -> Evidence:
                 nonmated_subjects=arrays["nonmated_subjects"].astype(np.int32),
                 nonmated_total=int(arrays["nonmated_total"]),
                 subjects=int(arrays["subjects"]),
+                histogram=Histogram(
+                    arrays["nonmated_edges"].astype(np.float64), arrays["nonmated_counts"].astype(np.int64)
+                )
+                if "nonmated_edges" in arrays
+                else None,
+                open_set=OpenSetCurve(
+                    arrays["gallery_sizes"].astype(np.int64),
+                    arrays["gallery_thresholds"].astype(np.float64),
+                    arrays["fpir"].astype(np.float64),
+                    arrays["fpir_upper95"].astype(np.float64),
+                )
+                if "gallery_sizes" in arrays
+                else None,
             )
         except KeyError as error:
             raise ValueError(f"evidence lacks the array {error}") from error

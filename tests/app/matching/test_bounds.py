@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.matching.evidence import _t95, upper_bound, wilson_upper
+from app.matching.bounds import _t95, upper_bound, wilson_upper
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import InsufficientEvidenceError
-from app.matching.evidence import Evidence, read_evidence, upper_bound
+from app.matching.bounds import upper_bound
+from app.matching.evidence import Evidence, read_evidence
 from tests.support.bundles import angle_evidence
 
 
@@ -169,7 +170,7 @@ def test_search_beyond_the_evidence_names_the_gallery_and_the_subjects() -> None
     with pytest.raises(InsufficientEvidenceError, match="with 100 enrolled it needs") as caught:
         TEN.point_for_fpir(0.1, 100)
     assert caught.value.details() == {"field": "max_fpir", "smallest_supported": 1.0}
-    assert "5 subjects were measured" in str(caught.value)
+    assert "trials of 5 subjects can show" in str(caught.value)
 
 
 def test_point_for_a_rate_says_what_was_asked_and_what_was_measured() -> None:
