@@ -65,6 +65,8 @@ def jackknife_upper(rate: float, left_out: NDArray[np.float64], *, at_most: floa
         left_out: float64[S], the rate without each subject.
         at_most: Independent trials that the trials can be worth at most.
     """
+    if rate >= 1.0:
+        return 1.0
     variance, carriers = _jackknife(left_out)
     effective = min(rate * (1.0 - rate) / variance if variance > 0.0 else at_most, at_most)
     return wilson_upper(rate, effective, quantile=_t95(carriers - 1.0))

@@ -22,6 +22,9 @@ TAIL_SHARE: Final = 0.012
 """Share of the non-mated trials that is kept: enough to read thresholds up to a false match rate of 1e-2."""
 LARGEST_TAIL: Final = 2_000_000
 """Trials kept at most."""
+LARGEST_TOTAL: Final = 20_000_000
+"""Non-mated trials above which fewer images of each subject take part in them: it is subjects that count as
+independent, and one image of each of 6,000 shows smaller rates than all images of 300."""
 
 _CELLS: Final = 512
 _VALUES_AT_ONCE: Final = 8_000_000
@@ -35,6 +38,8 @@ def all_trials(
     *,
     closed: bool = False,
     tail_share: float = TAIL_SHARE,
+    largest_total: int = LARGEST_TOTAL,
+    seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evidence:
     """Compare every embedding with every later one.
@@ -47,7 +52,10 @@ def all_trials(
             in the images alone, so the evidence names images where it otherwise names subjects, and its
             bounds count those as independent. There are no strangers, so no open-set curve either.
         tail_share: Share of the non-mated trials that is kept, up to ``LARGEST_TAIL``.
-        progress: Called with the number of rows just done, 2 N in all.
+        largest_total: Non-mated trials above which only some images of each subject take part in them: as
+            many as keep below it, at least one.
+        seed: Of the draw of those images.
+        progress: Called with the number of rows just done, twice for each image that takes part.
 
     Returns:
         All mated trials, the closest of the non-mated ones, counts of the rest, and the open-set curve.
@@ -55,12 +63,12 @@ def all_trials(
     Raises:
         ValueError: There is no pair of two subjects.
     """
-    counts = np.bincount(labels)
-    total = (labels.size**2 - int(np.square(counts).sum())) // 2
+    taken = np.arange(labels.size) if closed else _thinned(labels, largest_total, seed)
+    total = _between_subjects(np.bincount(labels[taken]))
     if total == 0:
         raise ValueError("images of two subjects are needed")
     keep = max(1, min(int(total * tail_share), LARGEST_TAIL))
-    blocks = _Blocks(embeddings, labels, metric)
+    blocks = _Blocks(embeddings[taken], labels[taken], metric)
     histogram = Histogram(*blocks.counted(progress))
     images, distance = blocks.closest(_reach(histogram, keep, total), progress)
     nearest = np.argsort(distance, kind="stable")[:keep]
@@ -71,12 +79,31 @@ def all_trials(
         mated_distance=mated,
         mated_subject=units[of_image],
         nonmated_distance=distance,
-        nonmated_subjects=units[images],
+        nonmated_subjects=units[taken[images]],
         nonmated_total=total,
-        subjects=int(labels.size if closed else counts.size),
+        subjects=int(labels.size if closed else labels.max() + 1),
         histogram=histogram,
-        open_set=None if closed else open_set_curve(distance, images, labels),
+        open_set=None if closed else open_set_curve(distance, images, labels[taken]),
     )
+
+
+def _between_subjects(images: NDArray[np.int64]) -> int:
+    """Return how many pairs of images of two subjects there are, from the images of each."""
+    return (int(images.sum()) ** 2 - int(np.square(images).sum())) // 2
+
+
+def _thinned(labels: NDArray[np.int32], largest_total: int, seed: int) -> NDArray[np.intp]:
+    """Return the images that take part in non-mated trials, in order: all, or some of each subject."""
+    images = np.bincount(labels)
+    if _between_subjects(images) <= largest_total:
+        return np.arange(labels.size)
+    most = int(images.max()) - 1
+    while most > 1 and _between_subjects(np.minimum(images, most)) > largest_total:
+        most -= 1
+    drawn = np.random.default_rng(seed).permutation(labels.size)
+    drawn = drawn[np.argsort(labels[drawn], kind="stable")]
+    place = np.arange(labels.size) - np.repeat(np.cumsum(images) - images, images)
+    return np.sort(drawn[place < most])
 
 
 def _mated(
