@@ -18,6 +18,7 @@ _COMMANDS = {
     "identify": ("app.cli.matching", "Find who of those enrolled an image shows."),
     "embed": ("app.cli.matching", "Write the embeddings of images to a file."),
     "detect": ("app.cli.matching", "List the faces of an image."),
+    "audit": ("app.cli.audit", "Find duplicates, mislabels and look-alikes in a collection or photos."),
     "identities": ("app.cli.stored", "List, show and delete identities."),
     "collections": ("app.cli.stored", "List, create and delete collections."),
     "models": ("app.cli.stored", "List, show and check model bundles."),

@@ -285,6 +285,11 @@ class Audit:
         """The sum of what ``step`` will return from the beginning to the end."""
         return self.scan.steps
 
+    @property
+    def steps_done(self) -> int:
+        """How much of that is done."""
+        return self.scan.steps_done
+
     def step(self) -> int:
         """Compare one more block; returns how many pairs that was."""
         return self.scan.step()

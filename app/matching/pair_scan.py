@@ -90,8 +90,16 @@ class PairScan:
     @property
     def steps(self) -> int:
         """Pairs of rows in all, those of one label and the mirrored ones of a block included."""
+        return self._pairs_before(self.labels.size)
+
+    @property
+    def steps_done(self) -> int:
+        """Pairs of rows that were compared."""
+        return self._pairs_before(self.row)
+
+    def _pairs_before(self, end: int) -> int:
         size = self.labels.size
-        return sum(min(ROWS, size - row) * (size - row) for row in range(0, size, ROWS))
+        return sum(min(ROWS, size - row) * (size - row) for row in range(0, end, ROWS))
 
     @property
     def compared(self) -> int:
