@@ -90,16 +90,31 @@ def clustered_interval(errors: NDArray[np.int64], trials: NDArray[np.int64]) -> 
     errors, trials = errors[took_part], trials[took_part]
     total, count = int(errors.sum()), int(trials.sum())
     if total in {0, count} or trials.size < 2:
-        return _wilson(total / count, float(trials.size), _Z95_TWO_SIDED)
-    rate = total / count
-    variance, carriers = _jackknife((total - errors) / (count - trials))
-    effective = min(rate * (1.0 - rate) / variance if variance > 0.0 else math.inf, float(count))
+        return wilson_interval(total / count, float(trials.size))
+    return jackknife_interval(total / count, (total - errors) / (count - trials), at_most=float(count))
+
+
+def jackknife_interval(rate: float, left_out: NDArray[np.float64], *, at_most: float) -> tuple[float, float]:
+    """Return a two-sided 95 % interval of a rate from the rates without each subject in turn.
+
+    Args:
+        rate: Over all subjects, above 0 and below 1.
+        left_out: float64[S], the rate without each subject.
+        at_most: Independent trials that the trials can be worth at most.
+    """
+    variance, carriers = _jackknife(left_out)
+    effective = min(rate * (1.0 - rate) / variance if variance > 0.0 else at_most, at_most)
     return _wilson(rate, effective, _Z95_TWO_SIDED * _t95(carriers - 1.0) / _Z95_ONE_SIDED)
 
 
 def rule_of_three(units: int) -> float:
     """Return the 95 % upper bound of a rate of which no error was seen in independent units."""
     return min(1.0, 3.0 / units) if units else 1.0
+
+
+def wilson_interval(rate: float, trials: float) -> tuple[float, float]:
+    """Return Wilson's two-sided 95 % interval of a proportion seen in so many independent trials."""
+    return _wilson(rate, trials, _Z95_TWO_SIDED)
 
 
 def wilson_upper(rate: float, trials: float, *, quantile: float = _Z95_ONE_SIDED) -> float:
