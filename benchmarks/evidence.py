@@ -11,9 +11,9 @@ Reads what ``visavis embed`` wrote of ``<subject>/<image>`` photos. Subjects are
   strangers of the other half that return somebody, in galleries drawn from it. Beside it a fixed threshold
   (FMR 1e-3), and what 1 - (1 - FMR)^N would have predicted.
 
-A bound of 95 % is for the true rate. The other half's measured rate is uncertain by as much as the first's, so
-it should lie within the bound in 88 of 100 splits, not 95: the difference of the two has a standard deviation
-1.41 times as large.
+A bound of 95 % is for the true rate. The other half's measured rate is uncertain by as much as the first's,
+so it should lie within the bound in 88 of 100 splits, not 95: the difference of the two has a standard
+deviation 1.41 times as large.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def identification(
         try:
             point = given.point_for_fpir(target, size)
         except InsufficientEvidenceError as error:
-            found[f"{target:g}"] = {"smallest_supported": float(error.details()["smallest_supported"])}
+            found[f"{target:g}"] = {"smallest_supported": float(str(error.details()["smallest_supported"]))}
             continue
         stated = given.fpir(point.threshold, size)
         assert stated is not None
@@ -199,6 +199,7 @@ def table(results: dict[str, Any]) -> str:
 def growth(results: dict[str, Any]) -> bytes:
     """Draw the measured FPIR over the gallery's size: held by ``max_fpir``, drifting at a fixed threshold."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - comes with an extra
+    from matplotlib.ticker import FuncFormatter  # noqa: PLC0415
 
     from training.pictures import style  # noqa: PLC0415
 
@@ -227,6 +228,8 @@ def growth(results: dict[str, Any]) -> bytes:
             )
             axes.fill_between(sizes, low, high, alpha=0.15, linewidth=0, color=shade)
         axes.set(xscale="log", yscale="log", xlabel="identities enrolled", ylabel="FPIR on other people")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.legend()
         return figure
 
