@@ -88,7 +88,7 @@ def audit_page(result: AuditResult, sample: Sample, *, title: str, model: str) -
         sample=sample,
         names=sample.names,
         duplicates=_shown((album.pair(one) for one in likely), len(likely)),
-        others=_shown((album.pair(one) for one in others[:10]), min(10, len(others))),
+        others=_shown((album.pair(one) for one in others[:5]), min(5, len(others))),
         swapped=_shown((album.swapped(one) for one in result.swapped), len(result.swapped)),
         strangers=_shown((album.stranger(one) for one in result.strangers), len(result.strangers)),
         mixed=_shown(
