@@ -15,8 +15,8 @@ chance allows, is *swapped*. Only images that fail with their own are tested: th
 what is tested (independent filtering: Bourgon, Gentleman and Huber, 2010, PNAS 107). An image that is as far
 from its own identity as a stranger would be is a *stranger*. How far strangers are is measured in the gallery
 itself, between identities; the share of strangers follows from how many images lie in the farther half of
-that (Storey, 2002), and the probability for one image by Bayes' rule with the falling density of its rank.
-With one image an identity neither can be said.
+that (Storey, Taylor and Siegmund, 2004), and the probability for one image by Bayes' rule with the falling
+density of its rank. With one image an identity neither can be said.
 
 **Look-alikes.** The "wolves" and "lambs" of Doddington and others (1998): identities close to far more others
 than the false match rate lets expect, duplicates not counted. With several images the number is the sum, over
@@ -388,7 +388,7 @@ class Audit:
             return ()
         apart = self._distances_of_strangers(rows)
         rank = np.searchsorted(apart, own.image[judged], side="right") / apart.size
-        share = min(1.0, 2.0 * float((rank >= 0.5).sum()) / judged.size)
+        share = min(1.0, 2.0 * float((rank >= 0.5).sum() + 1) / judged.size)
         # A stranger's rank is even over 0..1, that of others close to 0: the density falls towards share.
         density = falling_density(rank, judged.size)
         probability = np.minimum(1.0, share / np.maximum(density, 1e-300))
