@@ -111,6 +111,7 @@ class PairScan:
         """Compare the next block of rows with itself and everything after it; returns the pairs of rows."""
         start, size = self.row, self.labels.size
         stop = min(start + ROWS, size)
+        kept = [(self.first, self.second, self.distance)]
         for begin in range(start, size, _COLUMNS):
             end = min(begin + _COLUMNS, size)
             scores = self._scores(start, stop, begin, end)
@@ -118,7 +119,10 @@ class PairScan:
             first, second = np.divmod(near, end - begin)
             first, second = (first + start).astype(np.int32), (second + begin).astype(np.int32)
             different = (second > first) & (self.labels[first] != self.labels[second])
-            self._take(first[different], second[different], scores.ravel()[near[different]])
+            kept += self._taken(first[different], second[different], scores.ravel()[near[different]])
+        firsts, seconds, apart = zip(*kept, strict=True)
+        self.first, self.second = np.concatenate(firsts), np.concatenate(seconds)
+        self.distance = np.concatenate(apart)
         self.row = stop
         if self.distance.size > self._most_kept and (self.done or self.distance.size > 2 * self._most_kept):
             self._forget_the_farthest()
@@ -198,8 +202,11 @@ class PairScan:
         turned[:, -2:] = rows[:, :-3:-1]
         return np.asarray(turned @ columns.T)
 
-    def _take(self, first: NDArray[np.int32], second: NDArray[np.int32], scores: NDArray[np.float32]) -> None:
-        """Count candidates, and keep those that are close enough."""
+    def _taken(
+        self, first: NDArray[np.int32], second: NDArray[np.int32], scores: NDArray[np.float32]
+    ) -> list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]]:
+        """Count candidates; returns those that are close enough to be kept, with their distances."""
+        taken = []
         level = np.searchsorted(self._limits, scores, side="left")
         above = np.append(self._limits, np.inf)[level] - scores
         below = scores - np.insert(self._limits, 0, -np.inf)[level]
@@ -211,15 +218,14 @@ class PairScan:
             apart = distances(self._embeddings[one], self._embeddings[other], self._metric)
             level[part] = np.searchsorted(self._thresholds, apart, side="left")
             kept = apart <= self.keep
-            self.first = np.concatenate([self.first, one[kept]])
-            self.second = np.concatenate([self.second, other[kept]])
-            self.distance = np.concatenate([self.distance, apart[kept]])
+            taken.append((one[kept], other[kept], apart[kept]))
         self.seen += np.cumsum(np.bincount(level, minlength=self._thresholds.size + 1))[:-1]
         loaded = level <= self._load_level
         one, other = self.labels[first[loaded]], self.labels[second[loaded]]
         weight = 1.0 / (self.counts[one] * self.counts[other])
         for side in (one, other):
             self.load += np.bincount(side, weight, minlength=self.load.size)
+        return taken
 
     def _forget_the_farthest(self) -> None:
         nearest = np.lexsort((self.second, self.first, self.distance))[: self._most_kept]

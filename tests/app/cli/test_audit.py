@@ -6,23 +6,25 @@ import re
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from app.encoding.bulk import Embedded, embed_files
 from app.services import audit as auditing
 from tests.support.cli import visavis, visavis_json
 from tests.support.images import angle_png
 
 
-def enrolled(**degrees: float) -> None:
+def enrolled(**degrees: int) -> None:
     """Enrol identities at angles in the default collection."""
     for name, at in degrees.items():
         Path("photo.png").write_bytes(angle_png(at))
         assert visavis("enroll", name, "photo.png").exit_code == 0
 
 
-def photos(folder: str, **degrees: list[float]) -> Path:
+def photos(folder: str, **degrees: list[int]) -> Path:
     """Write ``<folder>/<identity>/<number>.png`` at angles."""
     for name, several in degrees.items():
         home = Path(folder) / name
@@ -153,9 +155,10 @@ def test_audit_that_is_broken_off_goes_on_to_the_same_result(
 ) -> None:
     people = photos("people", **PEOPLE, ada2=[0, 2, 1])
     unbroken = visavis_json("audit", "--data", people)
-    real, made = auditing.embed_files, []
+    real = embed_files
+    made: list[Path] = []
 
-    def few_then_stop(encoder, paths, choice, **options):
+    def few_then_stop(encoder: Any, paths: list[Path], choice: Any, **options: Any) -> Embedded:
         if made:
             raise KeyboardInterrupt
         made.extend(paths)
@@ -168,7 +171,7 @@ def test_audit_that_is_broken_off_goes_on_to_the_same_result(
     assert "the same command goes on from state" in stopped.stderr
     assert stat.S_IMODE(Path("state").stat().st_mode) == 0o600
 
-    def the_rest(encoder, paths, choice, **options):
+    def the_rest(encoder: Any, paths: list[Path], choice: Any, **options: Any) -> Embedded:
         assert not set(paths) & set(made)
         return real(encoder, paths, choice, **options)
 

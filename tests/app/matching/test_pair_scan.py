@@ -25,7 +25,7 @@ def sample(metric: Metric) -> tuple[NDArray[np.float32], NDArray[np.int32], NDAr
 def scan_of(metric: Metric, **changes: object) -> PairScan:
     points, labels, thresholds = sample(metric)
     options = {"thresholds": thresholds, "load_threshold": thresholds[1], "keep": thresholds[1], **changes}
-    return PairScan(points, labels, metric, **options)  # type: ignore[arg-type]
+    return PairScan(points, labels, metric, **options)
 
 
 def finished(scan: PairScan) -> PairScan:
