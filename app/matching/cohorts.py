@@ -153,6 +153,14 @@ class Ratio:
     intervals_overlap: bool | None = None
     reason: str = ""
 
+    @property
+    def in_words(self) -> str:
+        """The ratio with its cohorts, or why there is none."""
+        if self.ratio is None:
+            return self.reason
+        overlap = "overlap" if self.intervals_overlap else "do not overlap"
+        return f"{self.ratio:.2f} ({self.largest} to {self.smallest}; the intervals {overlap})"
+
     def as_json(self) -> dict[str, Any]:
         """Return the ratio, or why there is none."""
         if self.ratio is None:

@@ -71,6 +71,15 @@ class PairList:
         """Return every distinct image, sorted."""
         return sorted({photo for pair in self.pairs for photo in (pair.first, pair.second)})
 
+    def rows(self) -> NDArray[np.intp]:
+        """Return intp[N, 2], both images of each pair as positions in ``photos``."""
+        row_of = {photo: row for row, photo in enumerate(self.photos())}
+        return np.array([(row_of[pair.first], row_of[pair.second]) for pair in self.pairs], np.intp)
+
+    def subjects(self) -> list[str]:
+        """Return the name of every subject, sorted: number S of a trial's subjects is the S-th of them."""
+        return sorted({photo.subject for pair in self.pairs for photo in (pair.first, pair.second)})
+
 
 def read_pairs(path: Path) -> PairList:
     """Read a list of trials from a file in UTF-8.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -73,6 +73,14 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """One fold: the threshold that is best on all others, and the share of right decisions at it."""
+
+    threshold: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class Rates:
     """Error rates at a threshold, each with the ends of its two-sided 95 % interval."""
 
@@ -102,6 +110,7 @@ class Report:
         eer_interval: Its 95 % interval.
         fnmr_at_fmr: By target, in the order of ``TARGETS``.
         at_default: At the threshold that the model decides with by default.
+        at_points: At other thresholds that were given, by name.
         trials: Mated and non-mated trials of the list.
         failed_trials: Those among them that could not be compared.
         subjects: How many the list names.
@@ -115,6 +124,7 @@ class Report:
     trials: tuple[int, int]
     failed_trials: tuple[int, int]
     subjects: int
+    at_points: Mapping[str, Rates] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report with the keys that others rely on."""
@@ -128,6 +138,7 @@ class Report:
                 for target, entry in self.fnmr_at_fmr.items()
             },
             "at_default_threshold": asdict(self.at_default),
+            "at_operating_points": {name: asdict(rates) for name, rates in self.at_points.items()},
             "trials": dict(zip(("mated", "nonmated"), self.trials, strict=True)),
             "failed_trials": dict(zip(("mated", "nonmated"), self.failed_trials, strict=True)),
             "subjects": self.subjects,
@@ -142,12 +153,11 @@ def run_trials(listed: PairList, embedded: Embedded, metric: Metric) -> Trials:
         embedded: The list's images in the order of ``PairList.photos``.
         metric: The model's.
     """
-    photos = listed.photos()
-    rows = {photo: row for row, photo in enumerate(photos)}
-    names = {name: index for index, name in enumerate(sorted({photo.subject for photo in photos}))}
-    sides = np.array([(rows[pair.first], rows[pair.second]) for pair in listed.pairs])
-    subject = np.array([names[photo.subject] for photo in photos])
-    return replace(compare(embedded.embeddings, sides, subject, metric, embedded.ok), folds=listed.folds)
+    names = {name: index for index, name in enumerate(listed.subjects())}
+    subject = np.array([names[photo.subject] for photo in listed.photos()])
+    return replace(
+        compare(embedded.embeddings, listed.rows(), subject, metric, embedded.ok), folds=listed.folds
+    )
 
 
 def compare(
@@ -175,7 +185,12 @@ def compare(
 
 
 def evaluate(
-    trials: Trials, default_threshold: float, *, resamples: int = RESAMPLES, seed: int = SEED
+    trials: Trials,
+    default_threshold: float,
+    *,
+    points: Mapping[str, float] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> Report:
     """Measure the error rates of a set of trials, with intervals (see ``training.evaluation.intervals``).
 
@@ -185,6 +200,7 @@ def evaluate(
     Args:
         trials: Both kinds, some of each compared.
         default_threshold: Of the model's default operating point.
+        points: Other thresholds to measure at, by name.
         resamples: How often the subjects are resampled.
         seed: Of the resampling, and of the folds when the trials have none.
 
@@ -209,7 +225,9 @@ def evaluate(
         for target in TARGETS
         if float(target) * compared[1] >= 1.0
     }
-    resampled = _resample(measured, [*thresholds.values(), default_threshold], thresholds, resamples, seed)
+    asked = {**(points or {})}
+    every = list(dict.fromkeys([*thresholds.values(), default_threshold, *asked.values()]))
+    resampled = _resample(measured, every, thresholds, resamples, seed)
 
     def at(threshold: float, fnmr_resampled: NDArray[np.float64] | None = None) -> Rates:
         fmr, fnmr = (float(rate) for rate in measured.at(rates, threshold))
@@ -233,26 +251,34 @@ def evaluate(
         trials=(by_kind[0], by_kind[1]),
         failed_trials=(by_kind[0] - compared[0], by_kind[1] - compared[1]),
         subjects=int(trials.subjects.max()) + 1,
+        at_points={name: at(threshold) for name, threshold in asked.items()},
     )
 
 
 def cross_validated_accuracy(trials: Trials, *, seed: int = SEED) -> Accuracy:
+    """Return the mean of ``fold_accuracies`` and their sample standard deviation.
+
+    Source: Huang et al. (2007), whose estimated standard error of the mean is ``std / sqrt(folds)``.
+    """
+    right = [fold.accuracy for fold in fold_accuracies(trials, seed=seed)]
+    return Accuracy(float(np.mean(right)), float(np.std(right, ddof=1)), len(right))
+
+
+def fold_accuracies(trials: Trials, *, seed: int = SEED) -> tuple[Fold, ...]:
     """Return the accuracy on each fold at the threshold that is best on all others.
 
     Folds are the list's own. A list without folds has its mated and its non-mated trials each dealt at random
     to ten (fewer when there are fewer of a kind). Subjects then recur across folds, unlike in LFW's View 2;
     what is fitted is one number, so that little leaks.
-
-    Source: Huang et al. (2007), whose estimated standard error of the mean is ``std / sqrt(folds)``.
     """
     folds = dealt_folds(trials.mated, seed=seed) if trials.folds is None else trials.folds
-    right = []
-    for fold in range(int(folds.max()) + 1):
-        inside = folds == fold
+    found = []
+    for number in range(int(folds.max()) + 1):
+        inside = folds == number
         threshold = best_threshold(trials.distance[~inside], trials.mated[~inside])
         matched = trials.distance[inside] <= threshold
-        right.append(float(np.mean(matched == trials.mated[inside])))
-    return Accuracy(float(np.mean(right)), float(np.std(right, ddof=1)), len(right))
+        found.append(Fold(threshold, float(np.mean(matched == trials.mated[inside]))))
+    return tuple(found)
 
 
 def dealt_folds(mated: NDArray[np.bool_], *, seed: int) -> NDArray[np.intp]:

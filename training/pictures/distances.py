@@ -48,6 +48,12 @@ POINTS: Final = 2000
 _BAND_POINTS: Final = 250
 """Intervals along a curve at most."""
 
+_TRIAL_RATES: Final = (("FMR", "false match rate"), ("FNMR", "false non-match rate"))
+_SEARCH_RATES: Final = (
+    ("FPIR", "false positive identification rate"),
+    ("FNIR", "false negative identification rate"),
+)
+
 _TICKS: Final = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9)
 _SMALLEST: Final = 1e-7
 """A rate of zero has no place on these axes; it is drawn here, outside of what is shown."""
@@ -208,23 +214,28 @@ def distance_histogram(
 
 @styled
 def det_curve(
-    curves: Mapping[str, ErrorCurve], *, points: Mapping[str, tuple[float, float]] | None = None
+    curves: Mapping[str, ErrorCurve],
+    *,
+    points: Mapping[str, tuple[float, float]] | None = None,
+    searches: bool = False,
 ) -> Figure:
     """Plot FNMR against FMR on normal-deviate axes, on which normally distributed scores give a line.
 
     Args:
         curves: By name. A curve with an interval of its FNMR has it as a band.
         points: (FMR, FNMR) of operating points, by name.
+        searches: The rates are of identification: FPIR in the place of FMR, FNIR in that of FNMR.
 
     Source: Martin et al. (1997), "The DET curve in assessment of detection task performance".
     """
+    along, up = _SEARCH_RATES if searches else _TRIAL_RATES
     figure = Figure(figsize=(5.8, 5.4), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("function", functions=(_deviate, _share))
     axes.set_yscale("function", functions=(_deviate, _share))
     for index, (name, curve) in enumerate(curves.items()):
         label = (
-            f"{legend_label(name, 30)} (EER {percent(curve.eer)})"
+            f"{legend_label(name, 30)} ({'equal at' if searches else 'EER'} {percent(curve.eer)})"
             if _reaches_eer(curve)
             else legend_label(name, 30)
         )
@@ -241,7 +252,9 @@ def det_curve(
     y_limits = _limits([curve.fnmr for curve in curves.values()], [curve.mated for curve in curves.values()])
     equal = (max(x_limits[0], y_limits[0]), min(x_limits[1], y_limits[1]))
     if equal[0] < equal[1]:
-        axes.plot(equal, equal, color=GREY, linewidth=1.0, linestyle=(0, (1, 3)), label="FMR = FNMR")
+        axes.plot(
+            equal, equal, color=GREY, linewidth=1.0, linestyle=(0, (1, 3)), label=f"{along[0]} = {up[0]}"
+        )
     for axis, limits in ((axes.xaxis, x_limits), (axes.yaxis, y_limits)):
         ticks = [tick for tick in _TICKS if limits[0] <= tick <= limits[1]]
         axis.set_major_locator(FixedLocator(ticks))
@@ -250,8 +263,8 @@ def det_curve(
     axes.set(
         xlim=x_limits,
         ylim=y_limits,
-        xlabel="false match rate (FMR)",
-        ylabel="false non-match rate (FNMR)",
+        xlabel=f"{along[1]} ({along[0]})",
+        ylabel=f"{up[1]} ({up[0]})",
         title="Detection error trade-off",
     )
     axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.12), ncols=2)

@@ -1,4 +1,4 @@
-"""Rates with their intervals: N-way one-shot, rank-R identification, and losses compared."""
+"""Rates with their intervals: N-way one-shot, identification, folds, cohorts, and losses compared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from training.pictures.style import (
@@ -57,6 +57,20 @@ class Estimate(NamedTuple):
     lower: float | None = None
     upper: float | None = None
     runs: tuple[float, ...] = ()
+
+
+class Span(NamedTuple):
+    """A rate that may be withheld, with its interval.
+
+    Attributes:
+        value: Share from 0 to 1; None where only the interval is known.
+        lower: The lower end of its interval; None when not known.
+        upper: The upper end.
+    """
+
+    value: float | None
+    lower: float | None
+    upper: float | None
 
 
 @styled
@@ -107,6 +121,108 @@ def cmc_curve(ranks: NDArray[np.integer], rates: Mapping[str, Series]) -> Figure
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     percent_axis(axes, "y")
     axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.14), ncols=2)
+    return figure
+
+
+@styled
+def rates_over_threshold(
+    threshold: FloatArray, rates: Mapping[str, Series], marks: Mapping[str, float] | None = None
+) -> Figure:
+    """Plot rates over the threshold, on a logarithmic axis.
+
+    Args:
+        threshold: float64[K], rising.
+        rates: By name, such as FPIR and FNIR; K values each.
+        marks: Thresholds to draw, by name.
+    """
+    figure = Figure(figsize=(5.8, 5.4), layout="constrained")
+    axes = figure.subplots()
+    axes.set_yscale("log")
+    above = [series.value[series.value > 0.0] for series in rates.values()]
+    lowest = min((float(values.min()) for values in above if values.size), default=0.01)
+    bottom = 10.0 ** np.floor(np.log10(min(lowest, 0.1)))
+    for index, (name, series) in enumerate(rates.items()):
+        # A rate of zero has no place on this axis; its line ends at the lower edge.
+        drawn = np.maximum(series.value, bottom / 10.0)
+        label = legend_label(name, 34)
+        axes.plot(threshold, drawn, color=colour(index), linestyle=dashes(index), label=label)
+        if series.lower is not None and series.upper is not None:
+            ends = (np.maximum(series.lower, bottom / 10.0), np.maximum(series.upper, bottom / 10.0))
+            axes.fill_between(threshold, *ends, color=colour(index), alpha=0.15, linewidth=0)
+    for index, (name, mark) in enumerate(sorted((marks or {}).items(), key=lambda item: item[1])):
+        label = f"{legend_label(name, 24)}: {mark:.4g}"
+        axes.axvline(mark, color=BLACK, linewidth=1.2, linestyle=dashes(index + 1), label=label)
+    axes.set(
+        xlabel="threshold",
+        ylabel="share of searches",
+        title="Error rates over the threshold",
+        ylim=(bottom, 1.25),
+    )
+    axes.yaxis.set_major_locator(FixedLocator([10.0**decade for decade in range(int(np.log10(bottom)), 1)]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    percent_axis(axes, "y")
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.12), ncols=2)
+    return figure
+
+
+@styled
+def fold_accuracies(accuracy: FloatArray, mean: float, deviation: float) -> Figure:
+    """Plot the accuracy of each fold, with their mean and standard deviation.
+
+    Args:
+        accuracy: float64[F], shares from 0 to 1.
+        mean: Of the folds.
+        deviation: Standard deviation of the folds.
+    """
+    figure = Figure(figsize=(9.6, 2.7), layout="constrained")
+    axes = figure.subplots()
+    folds = np.arange(1, accuracy.size + 1)
+    axes.axhspan(mean - deviation, min(1.0, mean + deviation), color=colour(0), alpha=0.12, linewidth=0)
+    axes.axhline(mean, color=colour(0), linewidth=1.2, label=f"mean {percent(mean)}")
+    axes.plot(folds, accuracy, "o", color=colour(0), markersize=7, label="a fold")
+    lowest = min(float(accuracy.min()), mean - deviation)
+    bottom = max(0.0, lowest - 0.15 * (1.0 - lowest) - 0.002)
+    axes.set(
+        xlabel="fold",
+        ylabel="right decisions",
+        title="Accuracy by fold",
+        xlim=(0.5, folds.size + 0.5),
+        ylim=(bottom, 1.0 + 0.08 * (1.0 - bottom)),
+    )
+    axes.set_xticks(folds)
+    percent_axis(axes, "y")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+@styled
+def rate_intervals(measures: Mapping[str, Mapping[str, Span]]) -> Figure:
+    """Show rates with their intervals beside one another: one panel a measure, one row a name.
+
+    Args:
+        measures: By name of the measure, then by name of what was measured; all have the same names.
+    """
+    names = list(next(iter(measures.values()), {}))
+    size = (2.0 + 2.6 * max(1, len(measures)), 0.42 * max(1, len(names)) + 1.1)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, max(1, len(measures)), sharey=True, squeeze=False)[0]
+    for axes, (measure, spans) in zip(panels, measures.items(), strict=False):
+        axes.set_title(shortened(measure, 32), fontsize=9.5)
+        axes.grid(visible=False, axis="y")
+        for row, name in enumerate(names):
+            span = spans[name]
+            if span.lower is not None and span.upper is not None:
+                axes.plot([span.lower, span.upper], [row, row], color=colour(0), linewidth=2.4, alpha=0.55)
+            if span.value is not None:
+                axes.plot(span.value, row, "o", color=colour(0), markersize=6.5)
+        axes.set_xlim(left=0.0)
+        axes.margins(y=0.5 / max(1, len(names)))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        percent_axis(axes, "x")
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_yticks(range(len(names)), [shortened(name, 30) for name in names])
+    panels[0].invert_yaxis()
     return figure
 
 

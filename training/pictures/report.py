@@ -1,7 +1,7 @@
-"""The page of a run: one HTML file that needs nothing else, to read, to print and to hand on.
+"""The page of a run or of a measurement: one HTML file that needs nothing else, to read, print and hand on.
 
-The page has no date and no random identifiers: an equal run gives an equal file. Sections without content
-are left out, and every text is escaped: names of folders and of data sets come from outside.
+The page has no date of its own and no random identifiers: an equal run gives an equal file. Sections without
+content are left out, and every text is escaped: names of folders and of data sets come from outside.
 """
 
 from __future__ import annotations
@@ -141,6 +141,56 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Shot:
+    """A small picture of a sample: its data address, its name, and what it is in a trial."""
+
+    address: str
+    name: str
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Samples that were compared: the shots, the outcome in words, and whether it is right."""
+
+    shots: Sequence[Shot]
+    words: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class ShotGroup:
+    """Comparisons of one kind, with their title and caption."""
+
+    title: str
+    caption: str
+    comparisons: Sequence[Comparison]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A section of a page that not every page has.
+
+    Attributes:
+        name: Its address on the page, and the section of its pictures; letters only.
+        title: Its heading.
+        lead: A sentence or two below the heading.
+        facts: Names and values.
+        tables: Shown in order.
+        groups: Samples as pictures.
+        tail: A sentence or two at the end.
+    """
+
+    name: str
+    title: str
+    lead: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
+    groups: Sequence[ShotGroup] = ()
+    tail: str = ""
+
+
+@dataclass(frozen=True)
 class _Picture:
     title: str
     caption: str
@@ -170,6 +220,10 @@ class Report:
         tables: Further tables.
         worst: Worst trials as a table; ``picture(..., section="worst")`` adds one as pictures.
         serving: Command lines that serve and use the bundle.
+        kind: What the page is, above its title.
+        points_lead: What the operating points are, below their heading.
+        point_tables: Operating points that ``points`` has no columns for.
+        blocks: Further sections, between the operating points and the rest.
         note: At the end: how the figures were measured, what the intervals resample.
     """
 
@@ -187,6 +241,13 @@ class Report:
     tables: Sequence[Table] = ()
     worst: Table | None = None
     serving: Sequence[Command] = ()
+    kind: str = "training report"
+    points_lead: str = (
+        "A distance of at most the threshold is a match. FMR is the share of non-mated trials that match, "
+        "FNMR the share of mated trials that do not."
+    )
+    point_tables: Sequence[Table] = ()
+    blocks: Sequence[Block] = ()
     note: str = ""
     _pictures: dict[str, list[_Picture]] = field(default_factory=dict)
 
@@ -197,7 +258,7 @@ class Report:
         *,
         caption: str,
         alternative: str,
-        section: Section,
+        section: str,
         wide: bool | None = None,
     ) -> None:
         """Add a picture.
@@ -207,13 +268,13 @@ class Report:
             title: Short; the caption goes on from there.
             caption: What it shows and how to read it.
             alternative: What someone who cannot see it should know.
-            section: Where it is shown.
+            section: Where it is shown: a ``Section``, or the name of a block.
             wide: Whether it has a row of its own; by its width when None.
 
         Raises:
             ValueError: There is no such section, or the alternative text is empty.
         """
-        if section not in get_args(Section):
+        if section not in {*get_args(Section), *(block.name for block in self.blocks)}:
             raise ValueError(f"the page has no section {section!r}")
         if not alternative.strip():
             raise ValueError("a picture needs a text for those who cannot see it")
