@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,14 +15,17 @@ from app.encoding.model import Model
 from app.errors import InsufficientEvidenceError
 from training.cli.measuring import (
     as_json_option,
+    check_page,
     described,
     embedded_with_progress,
+    html_option,
     images_option,
     model_line,
     model_option,
     opened,
     seed_option,
     span,
+    write_page,
 )
 from training.evaluation.folders import labelled_files
 from training.evaluation.identification import (
@@ -50,6 +54,7 @@ TARGETS: Final = ("0.1", "0.01")
 )
 @click.option("--draws", type=click.IntRange(1), default=DRAWS, show_default=True, help="Random galleries.")
 @seed_option
+@html_option
 @face_option("central")
 @models_dir_option
 @as_json_option
@@ -59,6 +64,7 @@ def identification(
     enrolled_share: float,
     draws: int,
     seed: int,
+    html: Path | None,
     face: FaceChoice,
     models_dir: Path | None,
     as_json: bool,
@@ -77,6 +83,7 @@ def identification(
     An image that cannot be decoded or shows no usable face is a failure to acquire: it takes no part, and
     is counted.
     """
+    check_page(html)
     files = labelled_files(images)
     loaded = opened(model, models_dir)
     embedded = embedded_with_progress(loaded, files.paths, face)
@@ -90,6 +97,33 @@ def identification(
     measured = {target: _at_measured(searches, target) for target in TARGETS}
     promised = {target: _at_promised(searches, loaded, target) for target in TARGETS}
     points = {point.name: searches.at(point.threshold) for point in loaded.manifest.operating_points}
+    if html:
+        # They import Matplotlib, which the other options do without.
+        from training.pages.common import Measurement  # noqa: PLC0415
+        from training.pages.identification import identification_page  # noqa: PLC0415
+
+        settings = {
+            "subjects": f"{len(files.subjects):,}",
+            "enrolled share": f"{enrolled_share:g}",
+            "gallery": f"{searches.gallery_size:,} subjects, one image each",
+            "draws": f"{draws}",
+            "seed": f"{seed}",
+            "face": face,
+        }
+        page = identification_page(
+            Measurement(loaded, images, settings, datetime.now(UTC)),
+            files=files,
+            embedded=embedded,
+            galleries=galleries,
+            searches=searches,
+            ranks=ranks,
+            rates={
+                **{f"FPIR {target}": rates for target, rates in measured.items()},
+                **{f"max_fpir {target}": rates for target, rates in promised.items()},
+                **{str(name): rates for name, rates in points.items()},
+            },
+        )
+        write_page(html, page.html())
     if as_json:
         answer = {
             **described(loaded),

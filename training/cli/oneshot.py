@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -11,16 +12,20 @@ from numpy.typing import NDArray
 
 from app.cli.common import face_option, models_dir_option, print_json, progress_bar
 from app.encoding.detection import FaceChoice
+from app.encoding.model import Model
 from training.cli.measuring import (
     as_json_option,
+    check_page,
     described,
     embedded_with_progress,
+    html_option,
     images_option,
     model_line,
     model_option,
     opened,
     seed_option,
     span,
+    write_page,
 )
 from training.evaluation.folders import LabelledFiles, labelled_files
 from training.evaluation.oneshot import (
@@ -35,6 +40,9 @@ from training.evaluation.oneshot import (
 from training.evaluation.pixels import PIXEL_METRIC, pixel_vectors
 from training.evaluation.runs import opened_runs
 
+if TYPE_CHECKING:
+    from training.pages.common import Measurement
+
 
 @click.command("oneshot")
 @model_option
@@ -44,10 +52,18 @@ from training.evaluation.runs import opened_runs
     type=click.Path(path_type=Path, exists=True),
     help="Folder, or zip archive, of run01/class_labels.txt and so on.",
 )
+@html_option
 @face_option("central")
 @models_dir_option
 @as_json_option
-def oneshot(model: str | None, runs: Path, face: FaceChoice, models_dir: Path | None, as_json: bool) -> None:
+def oneshot(
+    model: str | None,
+    runs: Path,
+    html: Path | None,
+    face: FaceChoice,
+    models_dir: Path | None,
+    as_json: bool,
+) -> None:
     """Measure one-shot classification on official runs, such as Omniglot's.
 
     In each run every image of test/ is given the class of the nearest image of training/, by the model's
@@ -58,16 +74,37 @@ def oneshot(model: str | None, runs: Path, face: FaceChoice, models_dir: Path | 
     A tie for the nearest is an error. An image that cannot be decoded or shows no usable face is a failure
     to acquire: an item that failed, or whose class failed, is an error. Failures are counted.
     """
+    check_page(html)
     loaded = opened(model, models_dir)
     with opened_runs(runs) as found:
         embedded = embedded_with_progress(loaded, found.paths, face, found.folder)
         pixels, readable = pixel_vectors(found.paths)
-    trials = found.trials
-    distance = trial_distances(trials, embedded.embeddings, loaded.manifest.metric, embedded.ok)
-    rate = one_shot(trials, distance)
-    baseline = one_shot(trials, trial_distances(trials, pixels, PIXEL_METRIC, readable))
-    wrong = is_error(distance)
-    by_run = {name: float(wrong[trials.cluster == run].mean()) for run, name in enumerate(found.names)}
+        trials = found.trials
+        distance = trial_distances(trials, embedded.embeddings, loaded.manifest.metric, embedded.ok)
+        plain = trial_distances(trials, pixels, PIXEL_METRIC, readable)
+        rate, baseline = one_shot(trials, distance), one_shot(trials, plain)
+        wrong = is_error(distance)
+        by_run = {name: float(wrong[trials.cluster == run].mean()) for run, name in enumerate(found.names)}
+        if html:
+            # It imports Matplotlib, which the other options do without.
+            from training.pages.oneshot import Drawn, oneshot_page  # noqa: PLC0415
+
+            ways = range(2, trials.ways + 1)
+            order = _shuffled_columns(trials)
+            curve, pixel_curve = (
+                one_shot_curve(trials, np.take_along_axis(measured, order, axis=1), ways)
+                for measured in (distance, plain)
+            )
+            page = oneshot_page(
+                _measurement(loaded, runs, {"face": face}),
+                embedded=embedded,
+                folder=found.folder,
+                drawn=[Drawn(trials, distance, curve, pixel_curve, "official runs")],
+                title="one-shot classification",
+                by="run",
+                runs=by_run,
+            )
+            write_page(html, page.html())
     answer = {
         **described(loaded),
         "images": len(found.files),
@@ -119,6 +156,7 @@ def _parsed_ways(ctx: click.Context, param: click.Parameter, value: str) -> rang
 )
 @click.option("--trials", type=click.IntRange(1), default=400, show_default=True, help="Trials of each kind.")
 @seed_option
+@html_option
 @face_option("central")
 @models_dir_option
 @as_json_option
@@ -128,6 +166,7 @@ def nway(
     ways: range,
     trials: int,
     seed: int,
+    html: Path | None,
     face: FaceChoice,
     models_dir: Path | None,
     as_json: bool,
@@ -146,6 +185,7 @@ def nway(
     A tie for the nearest is an error. An image that cannot be decoded or shows no usable face is a failure
     to acquire: a probe that failed, or whose right candidate failed, is an error. Failures are counted.
     """
+    check_page(html)
     files = labelled_files(images)
     kinds = {
         kind: draw_trials(
@@ -165,14 +205,33 @@ def nway(
     embedded = embedded_with_progress(loaded, paths, face)
     with progress_bar(len(paths), "pixels") as progress:
         pixels, readable = pixel_vectors(paths, progress=progress)
-    curves = {}
+    curves, asked = {}, {}
     for kind, drawn in kinds.items():
         trial = _renumbered(drawn, used)
         distance = trial_distances(trial, embedded.embeddings, loaded.manifest.metric, embedded.ok)
         plain = trial_distances(trial, pixels, PIXEL_METRIC, readable)
-        curves[kind] = list(
-            zip(one_shot_curve(trial, distance, ways), one_shot_curve(trial, plain, ways), strict=True)
+        both = one_shot_curve(trial, distance, ways), one_shot_curve(trial, plain, ways)
+        curves[kind] = list(zip(*both, strict=True))
+        asked[kind] = (trial, distance, *both, _where(kind, files))
+    if html:
+        from training.pages.oneshot import Drawn, oneshot_page  # noqa: PLC0415 - imports Matplotlib
+
+        span_of_ways = f"{ways[0]} to {ways[-1]}" if len(ways) > 1 else f"{ways[0]}"
+        settings = {
+            "ways": span_of_ways,
+            "trials of each kind": f"{trials:,}",
+            "seed": f"{seed}",
+            "face": face,
+        }
+        page = oneshot_page(
+            _measurement(loaded, images, {**settings, "subjects": _counted(files)}),
+            embedded=embedded,
+            folder=images,
+            drawn=[Drawn(*each) for each in asked.values()],
+            title="N-way one-shot classification",
+            by="group" if files.groups else "subject of the probe",
         )
+        write_page(html, page.html())
     answer = {
         **described(loaded),
         "images": len(files.paths),
@@ -193,7 +252,7 @@ def nway(
         f"failures  {answer['failures_to_acquire']} images not acquired",
     ]
     for kind, curve in curves.items():
-        where = f"{kind} groups" if files.groups else "all subjects"
+        where = _where(kind, files)
         failed = curve[-1][0].failures
         lines += ["", f"{where}: {trials} trials, seed {seed}; {failed} are errors by a failure to acquire"]
         lines.append(f"{'ways':<6}{'error':<26}{'pixels':<26}chance")
@@ -203,6 +262,27 @@ def nway(
         "Error rates. In brackets: 95 % intervals by group, or by the probe's subject without groups.",
     ]
     click.echo("\n".join(lines))
+
+
+def _shuffled_columns(trials: OneShotTrials) -> NDArray[np.intp]:
+    """Return intp[T, N], an order of each trial's candidates: the right one first, the others at random.
+
+    Official runs list candidates in one order. With fewer ways the last are left out, which then must not
+    always be the same ones.
+    """
+    rng = np.random.default_rng(0)
+    others = np.tile(np.arange(1, trials.ways), (trials.probe.size, 1))
+    return np.concatenate([np.zeros((trials.probe.size, 1), np.intp), rng.permuted(others, axis=1)], axis=1)
+
+
+def _measurement(loaded: Model, data: Path, settings: dict[str, str]) -> Measurement:
+    from training.pages.common import Measurement  # noqa: PLC0415 - imports Matplotlib
+
+    return Measurement(loaded, data, settings, datetime.now(UTC))
+
+
+def _where(kind: str, files: LabelledFiles) -> str:
+    return f"{kind} groups" if files.groups else "all subjects"
 
 
 def _with_baseline(rate: OneShotRate, baseline: OneShotRate) -> dict[str, Any]:

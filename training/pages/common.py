@@ -92,7 +92,7 @@ def _provenance(measured: Measurement) -> Block:
         "What was measured",
         facts={
             "model": f"{manifest.model_id} {manifest.version}",
-            "digest of the model": measured.model.digest,
+            "digest": measured.model.digest,
             "distance": manifest.metric,
             "images": measured.data_name,
             **measured.settings,
@@ -135,9 +135,12 @@ def name_of(path: Path, folder: Path) -> str:
 
 
 def shot(path: Path, folder: Path, role: str = "") -> Shot:
-    """Return a file's thumbnail with its name, which leaves out a folder that the file's own name repeats."""
-    name = path.name if path.name.startswith(path.parent.name) else name_of(path, folder)
-    return Shot(thumbnail(path), name, role)
+    """Return a file's thumbnail with its name, as short as it tells images apart by eye.
+
+    That is without the suffix, and without a folder that the file's own name repeats, as in LFW.
+    """
+    repeats = path.name.startswith(path.parent.name)
+    return Shot(thumbnail(path), name_of(path.with_suffix(""), path.parent if repeats else folder), role)
 
 
 def thumbnail(path: Path) -> str:
