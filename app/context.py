@@ -76,12 +76,18 @@ def load_models(settings: Settings) -> list[Model]:
     """Load every bundle that the settings name.
 
     Raises:
-        StartupError: A bundle is missing, altered or cannot run on the provider.
+        StartupError: A bundle is missing, altered, not signed as asked, or cannot run on the provider.
     """
     limits = IntakeLimits(settings.max_image_bytes, settings.max_image_pixels, settings.decode_timeout_s)
     gate = PixelGate(settings.max_pixels_at_once)
     return [
-        open_model(settings.models_dir / name, provider=settings.provider, limits=limits, gate=gate)
+        open_model(
+            settings.models_dir / name,
+            provider=settings.provider,
+            limits=limits,
+            gate=gate,
+            trusted_keys=settings.trusted_keys,
+        )
         for name in settings.models
     ]
 

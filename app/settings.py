@@ -43,6 +43,10 @@ class Settings(BaseSettings):
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         ("faces",), description="comma-separated ids to load; the first is the default model"
     )
+    trusted_keys: Path | None = Field(
+        None,
+        description="file of Ed25519 public keys, PEM or one base64 a line; one must have signed each bundle",
+    )
     provider: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models run; cuda refuses to start without a working GPU"
     )

@@ -1,4 +1,4 @@
-"""The small files of a bundle: golden inputs, digests, the manifest."""
+"""The small files of a bundle: golden inputs, digests, the manifest, the seal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.encoding.manifest import MANIFEST_NAME, FileEntry, Manifest
+from app.encoding.seal import UNSEALED, write_seal
 
 
 def synthetic_inputs(count: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:
@@ -26,7 +27,23 @@ def file_entry(path: Path) -> FileEntry:
     return FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 
+def file_entries(folder: Path, first: tuple[str, ...] = ()) -> dict[str, FileEntry]:
+    """Return the manifest's list of the files in a folder: those named first, then the others by name.
+
+    Names that are not there are left out, and so are the manifest, the seal and its signature.
+    """
+    present = sorted(path.name for path in folder.iterdir() if path.name not in {MANIFEST_NAME, *UNSEALED})
+    names = [name for name in first if name in present]
+    names += [name for name in present if name not in first]
+    return {name: file_entry(folder / name) for name in names}
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest.json`` with a final newline."""
+    """Write ``manifest.json`` with a final newline, and seal the folder: both are the last of a bundle.
+
+    Raises:
+        BundleError: Something in the folder cannot be part of a bundle; the message names it.
+    """
     text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
     (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+    write_seal(folder)

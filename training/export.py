@@ -20,9 +20,10 @@ from app.encoding.manifest import SCHEMA_VERSION, Encoding, Manifest
 from app.errors import VisavisError
 from app.matching.decision import OperatingPoint
 from app.matching.evidence import Evidence
-from training.bundle_files import file_entry, synthetic_inputs, write_manifest
+from training.bundle_files import file_entries, synthetic_inputs, write_manifest
 from training.encoders.layers import ScaleEach
 from training.export_onnx import export_onnx, largest_difference
+from training.golden import add_pairs
 from training.measured_evidence import MeasuredEvidence, evidence_summary, operating_points, write_evidence
 
 LARGEST_DIFFERENCE = 1e-4
@@ -103,7 +104,10 @@ def write_encoder(
 
 
 def write_golden(model: keras.Model, folder: Path) -> NDArray[np.uint8]:
-    """Write ``golden.npz`` with Keras's own embeddings of synthetic images, and return the images."""
+    """Write ``golden.npz`` with Keras's own embeddings of synthetic images, and return the images.
+
+    Golden pairs are added by ``finish_bundle``, when the thresholds are known.
+    """
     images = synthetic_inputs(GOLDEN_INPUTS, *model.inputs[0].shape[1:])
     embeddings = np.asarray(model(images, training=False), np.float32)
     np.savez(folder / "golden.npz", images=images, embeddings=embeddings)
@@ -132,7 +136,8 @@ def finish_bundle(
     results: dict[str, JsonValue],
     default_point: str,
 ) -> Manifest:
-    """Write evidence and manifest beside the graph, golden embeddings, card and plots that lie in the folder.
+    """Write evidence, golden pairs, manifest and seal beside what lies in the folder: graph, golden
+    embeddings, card and plots.
 
     Args:
         folder: ``models/<model_id>``.
@@ -145,14 +150,14 @@ def finish_bundle(
     """
     write_evidence(folder / "evidence.npz", measured)
     points = operating_points(measured.evidence)
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != "manifest.json")
+    add_pairs(folder, points, encoding.metric)
     manifest = Manifest.model_validate(
         {
             "schema_version": SCHEMA_VERSION,
             "model_id": text.model_id,
             "version": text.version,
             "description": text.description,
-            "files": {path.name: file_entry(path) for path in files},
+            "files": file_entries(folder),
             **encoding.model_dump(),
             "operating_points": points,
             "default_operating_point": default_point,

@@ -21,7 +21,7 @@ _COMMANDS = {
     "audit": ("app.cli.audit", "Find duplicates, mislabels and look-alikes in a collection or photos."),
     "identities": ("app.cli.stored", "List, show and delete identities."),
     "collections": ("app.cli.stored", "List, create and delete collections."),
-    "models": ("app.cli.stored", "List, show and check model bundles."),
+    "models": ("app.cli.stored", "List, show, check and sign model bundles."),
     "keys": ("app.cli.stored", "Create, list and revoke API keys."),
     "db": ("app.cli.stored", "Bring the database schema up to date."),
     "evaluate": ("training.cli.evaluate", "Measure a model on labelled images."),

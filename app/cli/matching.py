@@ -275,7 +275,11 @@ def detect(image: str, model: str | None, models_dir: Path | None, as_json: bool
 
 def _open(model_id: str | None, models_dir: Path | None) -> Model:
     settings = load_settings(**given(models_dir=models_dir))
-    return open_model(settings.models_dir / (model_id or settings.models[0]), provider=settings.provider)
+    return open_model(
+        settings.models_dir / (model_id or settings.models[0]),
+        provider=settings.provider,
+        trusted_keys=settings.trusted_keys,
+    )
 
 
 def _show(answer: Any, text: str, *, as_json: bool) -> None:  # noqa: ANN401 - any answer

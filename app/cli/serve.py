@@ -27,6 +27,8 @@ def _settings_table() -> str:
             default = ",".join(default)
         if isinstance(default, Path) and default.is_absolute():
             default = "packaged"
+        if default is None:
+            default = "none"
         lines.append(f"  {PREFIX}{name.upper()}  {field.description}  [{default}]")
     return "\n".join(lines)
 

@@ -21,9 +21,11 @@ from app.cli.common import (
     run,
 )
 from app.context import open_context, open_database, opened_database
-from app.encoding.bundle import read_manifest
+from app.encoding.bundle import Bundle, load_bundle, read_manifest
+from app.encoding.golden import GOLDEN_TOLERANCE
 from app.encoding.manifest import MANIFEST_NAME
-from app.encoding.model import open_model
+from app.encoding.seal import SEAL_NAME, SIGNATURE_NAME
+from app.encoding.signature import Signature, make_key, read_trusted_keys, sign_bundle
 from app.services.access import Role, create_key, list_keys, revoke_key
 from app.services.catalogue import CollectionPolicy
 from app.services.names import collection_name, identity_name
@@ -173,7 +175,7 @@ def delete_collection(name: str, **store: Any) -> None:  # noqa: ANN401
 
 @click.group()
 def models() -> None:
-    """List, show and check model bundles."""
+    """List, show, check and sign model bundles."""
 
 
 @models.command("list")
@@ -200,12 +202,108 @@ def show_model(model_id: str, models_dir: Path | None) -> None:
     print_json({"digest": manifest.digest, **manifest.model_dump(mode="json")})
 
 
+bundle_argument = click.argument("path", type=click.Path(path_type=Path, exists=True, file_okay=False))
+
+
 @models.command("verify")
-@click.argument("path", type=click.Path(path_type=Path, exists=True, file_okay=False))
-def verify_model(path: Path) -> None:
-    """Check a bundle as the service does at start: digests, shapes, golden embeddings, evidence."""
-    model = open_model(path.resolve(), provider=load_settings().provider)
-    click.echo(f"{model.model_id} is sound: {len(model.manifest.files)} files, digest {model.digest}")
+@bundle_argument
+@click.option(
+    "--trusted-keys",
+    type=click.Path(path_type=Path),
+    help="File of public keys, one of which must have signed it.  [default: VISAVIS_TRUSTED_KEYS, else none]",
+)
+@as_json_option
+def verify_model(path: Path, trusted_keys: Path | None, as_json: bool) -> None:
+    """Check the bundle at PATH as the service does at start, and say what was checked.
+
+    Seal, signature, shapes, golden embeddings and decisions, evidence. The first thing that is wrong ends it,
+    by the name of the file, with exit code 1.
+    """
+    settings = load_settings(**given(trusted_keys=trusted_keys))
+    trusted = None if settings.trusted_keys is None else read_trusted_keys(settings.trusted_keys)
+    bundle = load_bundle(path.resolve(), settings.provider, trusted)
+    view = _bundle_view(bundle)
+    if as_json:
+        print_json(view)
+        return
+    manifest, golden = bundle.manifest, bundle.golden
+    click.echo(f"{manifest.model_id} is sound: {len(manifest.files)} files, digest {manifest.digest}")
+    click.echo(
+        f"seal       {len(manifest.files) + 1} files are as {SEAL_NAME} lists them, and no other is there"
+    )
+    click.echo(f"signature  {_signature_text(bundle.signature, settings.trusted_keys)}")
+    click.echo(f"graphs     {', '.join(view['graphs'])} on {golden.provider}")
+    click.echo(
+        f"golden     {golden.images} embeddings, none off by more than {golden.largest_difference:.2g} "
+        f"({GOLDEN_TOLERANCE:g} is allowed)"
+    )
+    click.echo(
+        f"decisions  {golden.decisions} of {golden.pairs} pairs are the reference's, no distance off by more "
+        f"than {golden.largest_distance_difference:.2g}"
+    )
+    click.echo(
+        f"evidence   {manifest.evidence.subjects} subjects, {manifest.evidence.mated} mated and "
+        f"{manifest.evidence.nonmated} non-mated trials"
+    )
+
+
+def _bundle_view(bundle: Bundle) -> dict[str, Any]:
+    manifest, signature, golden = bundle.manifest, bundle.signature, bundle.golden
+    return {
+        "model": manifest.model_id,
+        "sound": True,
+        "digest": manifest.digest,
+        "files": sorted([*manifest.files, MANIFEST_NAME]),
+        "signature": signature and {"key_id": signature.key_id, "trusted": signature.trusted},
+        "provider": golden.provider,
+        "graphs": ["encoder.onnx", *([manifest.detector.file] if manifest.detector else [])],
+        "golden": {
+            "images": golden.images,
+            "largest_difference": golden.largest_difference,
+            "allowed": GOLDEN_TOLERANCE,
+            "pairs": golden.pairs,
+            "decisions": golden.decisions,
+            "largest_distance_difference": golden.largest_distance_difference,
+        },
+        "evidence": {
+            "subjects": manifest.evidence.subjects,
+            "mated": manifest.evidence.mated,
+            "nonmated": manifest.evidence.nonmated,
+        },
+    }
+
+
+def _signature_text(signature: Signature | None, trusted_keys: Path | None) -> str:
+    if signature is None:
+        return "none, and none is asked for"
+    asked = "whose it is was not asked" if trusted_keys is None else f"trusted by {trusted_keys}"
+    return f"by key {signature.key_id}, {asked}"
+
+
+@models.command("sign")
+@bundle_argument
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    help="Ed25519 private key in PEM, as 'keygen' writes it.",
+)
+def sign_model(path: Path, key: Path) -> None:
+    """Sign the seal of the bundle at PATH, which must be as the seal says."""
+    folder = path.resolve()
+    signer = sign_bundle(folder, key)
+    click.echo(f"{folder.name} is signed by key {signer}: {path / SIGNATURE_NAME}")
+
+
+@models.command("keygen")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New file for the private key.")
+def keygen(out: Path) -> None:
+    """Make a key to sign bundles with, and print its public key.
+
+    The public key, one line of base64, is what the file that VISAVIS_TRUSTED_KEYS names holds.
+    """
+    click.echo(make_key(out))
+    click.echo(f"the private key is in {out}, readable by its owner only", err=True)
 
 
 @click.group()

@@ -1,8 +1,7 @@
-"""Read a bundle from disk and refuse it unless every part is what its manifest says."""
+"""Read a bundle from disk and refuse it unless every part is what its seal and its manifest say."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +11,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from app.encoding.detection import STRIDES
+from app.encoding.golden import GOLDEN_NAME, GoldenCheck, check_golden
 from app.encoding.manifest import MANIFEST_NAME, Manifest
 from app.encoding.onnx_session import Graph, Provider
+from app.encoding.seal import Seal, check_files, read_seal
+from app.encoding.signature import Signature, TrustedKeys, check_signature
 from app.errors import BundleError, StartupError
 from app.matching.evidence import Evidence, read_evidence
-
-GOLDEN_TOLERANCE = 1e-3
-"""Largest difference of one component of a golden embedding; providers differ in the fourth decimal."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,8 @@ class Bundle:
     encoder: Graph
     detector: Graph | None
     evidence: Evidence
+    signature: Signature | None
+    golden: GoldenCheck
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -67,37 +68,41 @@ def _blaming(file: str) -> Iterator[None]:
         raise BundleError(f"{file}: {error or type(error).__name__}") from error
 
 
-def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Compare every file with its digest.
+def verify_files(folder: Path, trusted: TrustedKeys | None = None) -> tuple[Manifest, Signature | None]:
+    """Check seal and signature, every file against the seal, and the manifest against both.
+
+    Args:
+        folder: Of the bundle.
+        trusted: Keys of which one must have signed it; None asks for no signature.
+
+    Returns:
+        The manifest, and the signature if there is one.
 
     Raises:
-        BundleError: A file is missing or altered; the message names it.
+        BundleError: A file is missing, altered, not listed or not signed; the message names it.
     """
-    for name, entry in sorted(manifest.files.items()):
-        path = folder / name
-        if not path.is_file():
-            raise BundleError(f"{folder.name}/{name} is missing")
-        with _blaming(f"{folder.name}/{name}"):
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if digest != entry.sha256:
-            raise BundleError(
-                f"{folder.name}/{name} is altered: sha256 {digest}, the manifest says {entry.sha256}"
-            )
+    if not (folder / MANIFEST_NAME).is_file():
+        read_manifest(folder)  # says which bundles there are
+    seal = read_seal(folder)
+    signature = check_signature(folder, seal, trusted)
+    check_files(folder, seal)
+    manifest = read_manifest(folder)
+    _check_listing(folder.name, manifest, seal)
+    return manifest, signature
 
 
-def load_bundle(folder: Path, provider: Provider) -> Bundle:
-    """Load a bundle and check digests, shapes, golden embeddings and evidence.
+def load_bundle(folder: Path, provider: Provider, trusted: TrustedKeys | None = None) -> Bundle:
+    """Load a bundle and check seal, signature, shapes, golden embeddings and decisions, and evidence.
 
     Raises:
-        BundleError: Something contradicts the manifest; the message names the file.
+        BundleError: Something contradicts the seal or the manifest; the message names the file.
         StartupError: The provider asked for does not work.
     """
-    manifest = read_manifest(folder)
-    verify_files(folder, manifest)
+    manifest, signature = verify_files(folder, trusted)
     encoder = Graph(folder / "encoder.onnx", provider)
     _check_encoder(folder.name, manifest, encoder)
-    with _blaming(f"{folder.name}/golden.npz"):
-        _check_golden(folder, manifest, encoder)
+    with _blaming(f"{folder.name}/{GOLDEN_NAME}"):
+        golden = check_golden(folder, manifest, encoder)
     detector = None
     if manifest.detector is not None:
         detector = Graph(folder / manifest.detector.file, provider)
@@ -105,7 +110,22 @@ def load_bundle(folder: Path, provider: Provider) -> Bundle:
             _check_detector(folder.name, manifest.detector.file, detector)
     with _blaming(f"{folder.name}/{manifest.evidence.file}"):
         evidence = _read_evidence(folder, manifest)
-    return Bundle(folder, manifest, encoder, detector, evidence)
+    return Bundle(folder, manifest, encoder, detector, evidence, signature, golden)
+
+
+def _check_listing(model_id: str, manifest: Manifest, seal: Seal) -> None:
+    sealed = {name: digest for name, digest in seal.digests.items() if name != MANIFEST_NAME}
+    stated = {name: entry.sha256 for name, entry in manifest.files.items()}
+    for name in sorted(sealed.keys() | stated.keys()):
+        if name not in sealed:
+            raise BundleError(f"{model_id}/{name} is listed in {MANIFEST_NAME} but not sealed")
+        if name not in stated:
+            raise BundleError(f"{model_id}/{name} is sealed but not listed in {MANIFEST_NAME}")
+        if sealed[name] != stated[name]:
+            raise BundleError(
+                f"{model_id}/{MANIFEST_NAME} says that {name} has sha256 {stated[name]}; file and seal have "
+                f"{sealed[name]}"
+            )
 
 
 def _check_encoder(model_id: str, manifest: Manifest, encoder: Graph) -> None:
@@ -143,25 +163,6 @@ def _check_detector(model_id: str, name: str, detector: Graph) -> None:
                 f"{model_id}/{name}: output {output} is {found[output].shape}; [1, {cells}, k] is wanted "
                 "for 64 x 96 pixels"
             )
-
-
-def _check_golden(folder: Path, manifest: Manifest, encoder: Graph) -> None:
-    name = f"{folder.name}/golden.npz"
-    with (folder / "golden.npz").open("rb") as file, np.load(file, allow_pickle=False) as golden:
-        if not {"images", "embeddings"} <= set(golden.files):
-            raise BundleError(f"{name}: images and embeddings are wanted")
-        images, expected = golden["images"], golden["embeddings"]
-    spec = manifest.input
-    if images.shape[1:] != (spec.height, spec.width, spec.channels) or images.dtype != np.uint8:
-        raise BundleError(f"{name}: images are {images.dtype} {images.shape}")
-    if expected.shape != (len(images), manifest.dimensions) or len(images) == 0:
-        raise BundleError(f"{name}: embeddings are {expected.shape}")
-    worst = float(np.abs(encoder(images)["embeddings"] - expected).max())
-    if not worst <= GOLDEN_TOLERANCE:
-        raise BundleError(
-            f"{name}: the encoder's embeddings differ by {worst:.2g} (at most {GOLDEN_TOLERANCE:g} is "
-            f"allowed) on provider {encoder.provider}"
-        )
 
 
 def _read_evidence(folder: Path, manifest: Manifest) -> Evidence:

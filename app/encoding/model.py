@@ -11,6 +11,7 @@ from app.encoding.intake import IntakeLimits
 from app.encoding.manifest import Manifest
 from app.encoding.onnx_session import Provider
 from app.encoding.pixel_gate import PixelGate
+from app.encoding.signature import read_trusted_keys
 from app.matching.evidence import Evidence
 
 
@@ -36,12 +37,21 @@ def open_model(
     provider: Provider = "auto",
     limits: IntakeLimits | None = None,
     gate: PixelGate | None = None,
+    trusted_keys: Path | None = None,
 ) -> Model:
     """Load the bundle in a folder, fully checked.
 
+    Args:
+        folder: Of the bundle.
+        provider: Where its graphs run.
+        limits: What is taken in as an image.
+        gate: Shared bound of the pixels decoded at one time.
+        trusted_keys: File of public keys, one of which must have signed the bundle; None asks for none.
+
     Raises:
-        StartupError: The bundle is not what its manifest says, or the provider does not work.
+        StartupError: The bundle is not what its seal and manifest say, or the provider does not work.
     """
-    bundle: Bundle = load_bundle(folder, provider)
+    trusted = None if trusted_keys is None else read_trusted_keys(trusted_keys)
+    bundle: Bundle = load_bundle(folder, provider, trusted)
     encoder = ImageEncoder(bundle.manifest, bundle.encoder, bundle.detector, limits or IntakeLimits(), gate)
     return Model(bundle.manifest, bundle.evidence, encoder, bundle.manifest.digest)

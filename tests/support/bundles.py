@@ -7,16 +7,18 @@ distance is known by hand: two templates ``d`` degrees apart are ``2 sin(d/2)`` 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from app.encoding.manifest import Encoding, Manifest
+from app.matching.decision import OperatingPoint
 from app.matching.evidence import Evidence
+from training.bundle_files import file_entries, write_manifest
+from training.golden import save_golden, with_pairs
 from training.measured_evidence import (
     MeasuredEvidence,
     evidence_summary,
@@ -50,6 +52,12 @@ def angle_encoder() -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
+def angle_embeddings(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return what the graph computes, in float64; black has no angle and stays 0."""
+    vectors = images.reshape(len(images), 2).astype(np.float64)
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+
+
 def angle_evidence(subjects: int = 100) -> Evidence:
     """Return made-up trials: each pair of subjects once, non-mated distances spread evenly over 0.5..2,
     mated ones (two a subject) over 0..0.6.
@@ -73,36 +81,33 @@ def write_angle_bundle(models_dir: Path, model_id: str = "angles", *, metric: st
     folder.mkdir(parents=True)
     (folder / "encoder.onnx").write_bytes(angle_encoder())
     images = np.array([[[[255], [0]]], [[[0], [255]]], [[[200], [200]]]], np.uint8)
-    vectors = images.reshape(3, 2).astype(np.float64)
-    embeddings = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    np.savez(folder / "golden.npz", images=images, embeddings=embeddings)
     evidence = angle_evidence()
-    write_evidence(folder / "evidence.npz", MeasuredEvidence(evidence, "made up", 200, 0))
-    rewrite_manifest(
-        folder,
-        encoding={**ENCODING, "metric": metric},
-        points=[point.model_dump() for point in operating_points(evidence)],
+    points = operating_points(evidence)
+    encoding = Encoding.model_validate({**ENCODING, "metric": metric})
+    golden = with_pairs(
+        images,
+        angle_embeddings(images).astype(np.float32),
+        thresholds=[point.threshold for point in points],
+        metric=encoding.metric,
+        quick=angle_embeddings,
+        exact=angle_embeddings,
     )
+    save_golden(folder, golden)
+    write_evidence(folder / "evidence.npz", MeasuredEvidence(evidence, "made up", 200, 0))
+    rewrite_manifest(folder, encoding=encoding, points=points)
     return folder
 
 
-def rewrite_manifest(folder: Path, *, encoding: dict[str, object], points: list[dict[str, object]]) -> None:
-    """Write a manifest that describes what lies in the folder now."""
-    names = ("encoder.onnx", "golden.npz", "evidence.npz")
+def rewrite_manifest(folder: Path, *, encoding: Encoding, points: tuple[OperatingPoint, ...]) -> None:
+    """Write a manifest that describes what lies in the folder now, and seal it."""
     manifest = Manifest.model_validate(
         {
-            **Encoding.model_validate(encoding).model_dump(),
+            **encoding.model_dump(),
             "schema_version": 1,
             "model_id": folder.name,
             "version": "1",
             "description": "two grey pixels as an angle",
-            "files": {
-                name: {
-                    "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
-                    "bytes": (folder / name).stat().st_size,
-                }
-                for name in names
-            },
+            "files": file_entries(folder),
             "operating_points": points,
             "default_operating_point": "fmr-1e-2",
             "evidence": evidence_summary(folder / "evidence.npz"),
@@ -112,4 +117,4 @@ def rewrite_manifest(folder: Path, *, encoding: dict[str, object], points: list[
             "parity": {},
         }
     )
-    (folder / "manifest.json").write_text(json.dumps(manifest.model_dump(mode="json")), encoding="utf-8")
+    write_manifest(folder, manifest)

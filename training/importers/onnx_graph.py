@@ -230,8 +230,10 @@ def reference_outputs(model: ModelProto, images: NDArray[np.uint8]) -> NDArray[n
             value = numpy_helper.to_array(item).astype(np.float64)
             item.CopyFrom(numpy_helper.from_array(value, item.name))
     for node in exact.graph.node:
-        if node.op_type == "Cast":
-            node.attribute[0].i = onnx.TensorProto.DOUBLE
+        for item in node.attribute:
+            # A graph may also cast to integers, for shapes.
+            if node.op_type == "Cast" and item.name == "to" and item.i == onnx.TensorProto.FLOAT:
+                item.i = onnx.TensorProto.DOUBLE
     exact.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
     outputs: Any = ReferenceEvaluator(exact).run(None, {"images": images})
     return np.asarray(outputs[0], np.float64)

@@ -11,7 +11,6 @@ FOLDER`` makes the evidence anew from ``<subject>/<image>`` photos.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
@@ -22,13 +21,15 @@ from pathlib import Path
 import click
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
+from app.encoding.golden import GOLDEN_NAME
 from app.encoding.image_encoder import ImageEncoder
 from app.encoding.intake import IntakeLimits
-from app.encoding.manifest import MANIFEST_NAME, Encoding, FileEntry, Manifest
+from app.encoding.manifest import Encoding, Manifest
 from app.encoding.onnx_session import Graph
 from app.matching.evidence import read_evidence
+from training.bundle_files import file_entries, synthetic_inputs, write_manifest
+from training.golden import add_pairs
 from training.importers import onnx_graph as graph
 from training.measured_evidence import evidence_summary, measure_evidence, operating_points, write_evidence
 
@@ -134,16 +135,8 @@ def build_detector(original: bytes) -> onnx.ModelProto:
     return graph.finish(model, name="yunet", producer="visavis")
 
 
-def synthetic_inputs(count: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:
-    """Return uint8[count, H, W, C] patterns of integer arithmetic: the same on every machine."""
-    y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(channels), indexing="ij")
-    return np.stack(
-        [((k + 1) * x + (2 * k + 1) * y + 40 * c * k + (x * y) // (k + 3)) % 256 for k in range(count)]
-    ).astype(np.uint8)
-
-
 def build_graphs(files: dict[str, bytes], out: Path) -> None:
-    """Write ``encoder.onnx``, ``detector.onnx`` and ``golden.npz``."""
+    """Write ``encoder.onnx``, ``detector.onnx`` and a ``golden.npz`` without pairs."""
     out.mkdir(parents=True, exist_ok=True)
     encoder = build_encoder(files[SFACE])
     (out / "encoder.onnx").write_bytes(graph.serialise(encoder))
@@ -151,22 +144,23 @@ def build_graphs(files: dict[str, bytes], out: Path) -> None:
     size = ENCODING.input
     images = synthetic_inputs(4, size.height, size.width, size.channels)
     embeddings = graph.reference_outputs(encoder, images).astype(np.float32)
-    np.savez(out / "golden.npz", images=images, embeddings=embeddings)
+    np.savez(out / GOLDEN_NAME, images=images, embeddings=embeddings)
 
 
 def build_manifest(out: Path) -> Manifest:
-    """Describe what lies in the folder; the thresholds follow from its ``evidence.npz``."""
-    evidence = read_evidence(out / "evidence.npz")
-    points = operating_points(evidence)
-    names = ("encoder.onnx", "detector.onnx", "golden.npz", "evidence.npz", "MODEL_CARD.md")
-    present = [name for name in names if (out / name).is_file()]
+    """Describe what lies in the folder; the thresholds, and the golden pairs about them, follow from its
+    ``evidence.npz``.
+    """
+    points = operating_points(read_evidence(out / "evidence.npz"))
+    add_pairs(out, points, ENCODING.metric)
+    names = ("encoder.onnx", "detector.onnx", GOLDEN_NAME, "evidence.npz", "MODEL_CARD.md")
     return Manifest.model_validate(
         {
             "schema_version": 1,
             "model_id": "faces",
             "version": "1.1.0",
             "description": DESCRIPTION,
-            "files": {name: _entry(out / name) for name in present},
+            "files": file_entries(out, names),
             **ENCODING.model_dump(),
             "operating_points": points,
             "default_operating_point": "fmr-1e-3",
@@ -187,17 +181,6 @@ def build_manifest(out: Path) -> Manifest:
             },
         }
     )
-
-
-def write_manifest(out: Path, manifest: Manifest) -> None:
-    """Write ``manifest.json`` with sorted files and a final newline."""
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    (out / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
-
-
-def _entry(path: Path) -> FileEntry:
-    data = path.read_bytes()
-    return FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 
 def _download_carrier(folder: Path) -> Path:

