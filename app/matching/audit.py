@@ -315,6 +315,8 @@ class Audit:
         chance = self._chance
         if compared:
             chance = chance.corrected(pairs, seen[chance.high] / compared, seen[chance.low] / compared)
+        if identities == self._labels.size:
+            chance = chance.followed(scan.distance, compared, identities)
         near = _Near(self._labels, counts, scan)
         duplicates = _duplicates(near, chance, pairs)
         groups = _groups([(pair.first, pair.second) for pair in duplicates if pair.likely])

@@ -9,7 +9,9 @@ subjects that is one person outweighs everything else, and would pass for chance
 
 A gallery that is large enough is asked as well. Its own pairs at the two distances are nearly all chance, so
 where they are more than the evidence says (a gallery of one age and one descent, poorer photos), the rate and
-the slope are raised to what the gallery shows; never lowered.
+the slope are raised to what the gallery shows; never lowered. And a gallery of thousands with one image each
+has itself the close pairs that the evidence lacks: as many as it has identities, of which duplicates can only
+be a part. There its own distribution is followed down to that many, and the line drawn from there.
 
 Sources: exponential tail as the generalised Pareto distribution with shape 0, Pickands (1975), "Statistical
 inference using extreme order statistics"; log-concavity, Bagnoli and Bergstrom (2005), "Log-concave
@@ -35,6 +37,8 @@ _RATIO: Final = 10.0
 _ENOUGH: Final = 50.0
 """Pairs of identities expected by chance with which a gallery may correct the rate."""
 _GRID: Final = 257
+_LEAST_RATIO: Final = 3
+"""Between the numbers of pairs that give the slope there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +110,35 @@ class Chance:
             low_rate=low_rate,
             scale=scale,
             _log_rates=self._log_rates + math.log(factor),
+        )
+
+    def followed(self, distance: NDArray[np.float64], compared: int, identities: int) -> Chance:
+        """Return the chance with the line drawn further down, by the close pairs of a large gallery.
+
+        Args:
+            distance: float64[K], of its closest pairs, in any order; one image an identity.
+            compared: Pairs of images in all.
+            identities: How many it has; so many pairs may be taken for chance, whatever duplicates they hold.
+        """
+        pairs = min(distance.size, int(compared * self.low_rate))
+        if identities < 2 or pairs < _LEAST_RATIO * identities:
+            return self
+        # The line goes through the last tenfold of pairs before there are as few as identities.
+        counts = np.geomspace(identities, min(pairs, _RATIO * identities), _GRID).astype(np.int64)
+        ranked = np.partition(distance, np.unique(counts) - 1)
+        at, rates = ranked[counts - 1], counts / compared
+        if at[0] >= at[-1] or at[-1] >= self.low:
+            return self
+        beyond = self._grid > at[-1]
+        return replace(
+            self,
+            low=float(at[0]),
+            low_rate=float(rates[0]),
+            scale=float((at[-1] - at[0]) / math.log(rates[-1] / rates[0])),
+            _grid=np.concatenate([at, self._grid[beyond]]),
+            _log_rates=np.maximum.accumulate(
+                np.log(np.concatenate([rates, np.exp(self._log_rates[beyond])]))
+            ),
         )
 
 

@@ -98,6 +98,19 @@ def test_expected_chance_hits_are_rate_times_pairs() -> None:
     assert best.expected_upper95 == pytest.approx(best.expected * result.chance.upper)
 
 
+def test_large_gallery_finds_its_duplicates() -> None:
+    people = centres(6000, 70)
+    people[5980:] = people[:20]
+    draw = np.random.default_rng(71)
+    noise = draw.standard_normal(people.shape) * np.where(np.arange(6000) < 5980, 0.7, 0.3)[:, None]
+    points = people + noise / DIMENSIONS**0.5
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    result = audited(points.astype(np.float32), np.arange(6000, dtype=np.int32))
+    planted = {(person, 5980 + person) for person in range(20)}
+    assert len(likely(result) & planted) >= 10
+    assert len(likely(result) - planted) <= 2
+
+
 def test_more_alike_than_the_evidence_are_not_all_called_duplicates() -> None:
     # Everybody shares a direction: FMR at the evidence's thresholds is many times what it promises.
     people = centres(150, 7) + 0.5 * centres(1, 8)

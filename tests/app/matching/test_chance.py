@@ -88,3 +88,22 @@ def test_small_or_sparser_gallery_changes_nothing() -> None:
     assert chance.corrected(100, 1.0, 1.0) is chance
     sparser = chance.corrected(10**6, 0.1 * chance.high_rate, 0.1 * chance.low_rate)
     assert float(sparser.rate(0.5)) == float(chance.rate(0.5))
+
+
+def test_large_gallery_is_followed_down_to_as_many_pairs_as_it_has_identities() -> None:
+    chance = chance_of(exponential_evidence())
+    identities = 8000
+    compared = identities * (identities - 1) // 2
+    # Steeper than the evidence's line, as the tail of a normal distribution is.
+    ranks = np.arange(1, 40_000)
+    apart = chance.low + 0.02 * np.log(ranks / (chance.low_rate * compared))
+    assert chance.followed(apart[: 2 * identities], compared, identities) is chance
+    followed = chance.followed(apart, compared, identities)
+    assert followed.scale == pytest.approx(0.02, rel=0.05)
+    assert float(followed.rate(0.5)) < float(chance.rate(0.5))
+    assert (np.diff(followed.rate(np.linspace(0.0, 1.2, 500))) >= 0.0).all()
+
+
+def test_gallery_of_a_thousand_is_not_followed() -> None:
+    chance = chance_of(exponential_evidence())
+    assert chance.followed(np.linspace(0.1, 0.5, 10_000), 1000 * 999 // 2, 1000) is chance
