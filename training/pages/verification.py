@@ -212,6 +212,8 @@ def _cohorts(report: CohortReport) -> Block:
     ]
     columns = ["cohort", "subjects", *(text for title in KINDS.values() for text in (title, "95 % interval"))]
     tables = [Table(f"At the threshold {report.threshold:.4f}", columns, [_cohort(c) for c in _all(report)])]
+    ratios = [["FNMR", report.fnmr_ratio.in_words], ["FMR within", report.fmr_ratio.in_words]]
+    tables.append(Table("Largest rate over smallest, by cohort", ["rate", "ratio"], ratios))
     if withheld:
         tables.append(Table("Rates withheld; their intervals stay", ["cohort", "rate", "reason"], withheld))
     if report.suppressed:
@@ -223,10 +225,6 @@ def _cohorts(report: CohortReport) -> Block:
         lead="FMR within: both subjects are of the cohort, whose people resemble each other more than people "
         f"at large. Cohorts of fewer than {report.minimum} subjects with mated trials are not shown on their "
         "own.",
-        facts={
-            "FNMR, largest to smallest": report.fnmr_ratio.in_words,
-            "FMR within, largest to smallest": report.fmr_ratio.in_words,
-        },
         tables=tables,
     )
 
@@ -243,10 +241,10 @@ def _cohort(cohort: Cohort) -> list[str]:
     row = [cohort.name, f"{cohort.subjects:,}"]
     for share, _ in _shares(cohort):
         row.append("withheld" if share.rate is None else percent(share.rate))
-        row.append(
-            "" if share.lower95 is None or share.upper95 is None else interval(share.lower95, share.upper95)
-        )
-    return row
+        known = share.lower95 is not None and share.upper95 is not None
+        row.append(interval(share.lower95 or 0.0, share.upper95 or 0.0) if known else "")
+    # Many narrow columns: a number must not part from its sign.
+    return [cell.replace(" %", "\N{NO-BREAK SPACE}%") for cell in row]
 
 
 def _cohort_picture(shown: Page, report: CohortReport) -> None:
@@ -262,7 +260,8 @@ def _cohort_picture(shown: Page, report: CohortReport) -> None:
     shown.picture(
         rate_intervals(spans),
         "Rates by cohort",
-        caption="Dots: rates. Lines: 95 % intervals by subject. A line without a dot is a withheld rate.",
+        caption="Dots: rates. Lines: 95 % intervals by subject. A line without a dot is a withheld rate; an "
+        "arrow says that its interval goes on.",
         alternative=f"Rates of {len(every)} cohorts as in the table.",
         section="cohorts",
         wide=True,

@@ -200,7 +200,9 @@ def rate_intervals(measures: Mapping[str, Mapping[str, Span]]) -> Figure:
     """Show rates with their intervals beside one another: one panel a measure, one row a name.
 
     Args:
-        measures: By name of the measure, then by name of what was measured; all have the same names.
+        measures: By name of the measure, then by name of what was measured; all have the same names. The
+            intervals of rates that are there fit their panel; a longer one of a withheld rate ends in an
+            arrow.
     """
     names = list(next(iter(measures.values()), {}))
     size = (2.0 + 2.6 * max(1, len(measures)), 0.42 * max(1, len(names)) + 1.1)
@@ -209,13 +211,17 @@ def rate_intervals(measures: Mapping[str, Mapping[str, Span]]) -> Figure:
     for axes, (measure, spans) in zip(panels, measures.items(), strict=False):
         axes.set_title(shortened(measure, 32), fontsize=9.5)
         axes.grid(visible=False, axis="y")
+        reach = _reach(list(spans.values()))
         for row, name in enumerate(names):
             span = spans[name]
             if span.lower is not None and span.upper is not None:
-                axes.plot([span.lower, span.upper], [row, row], color=colour(0), linewidth=2.4, alpha=0.55)
+                ends = [min(span.lower, reach), min(span.upper, reach)]
+                axes.plot(ends, [row, row], color=colour(0), linewidth=2.4, alpha=0.55)
+                if span.upper > reach:
+                    axes.plot(reach, row, ">", color=colour(0), markersize=6.0, alpha=0.55, clip_on=False)
             if span.value is not None:
-                axes.plot(span.value, row, "o", color=colour(0), markersize=6.5)
-        axes.set_xlim(left=0.0)
+                axes.plot(span.value, row, "o", color=colour(0), markersize=6.5, clip_on=False, zorder=3)
+        axes.set_xlim(0.0, reach)
         axes.margins(y=0.5 / max(1, len(names)))
         axes.xaxis.set_major_locator(MaxNLocator(4))
         percent_axis(axes, "x")
@@ -246,6 +252,13 @@ def comparison_bars(measures: Mapping[str, Mapping[str, Estimate]], *, title: st
     panels[0].set_yticks(range(len(ways)), [shortened(way, 34) for way in ways])
     panels[0].invert_yaxis()
     return figure
+
+
+def _reach(spans: list[Span]) -> float:
+    """Return the end of a panel's axis."""
+    known = [span for span in spans if span.value is not None] or spans
+    ends = (max(span.value or 0.0, span.upper or 0.0) for span in known)
+    return min(1.0, 1.08 * max(ends, default=1.0)) or 1.0
 
 
 def _series(axes: Axes, along: NDArray[np.integer], curves: Mapping[str, Series]) -> None:
