@@ -165,3 +165,9 @@ def test_only_loopback_counts_as_loopback(host: str, loopback: bool) -> None:
 
 def test_every_setting_is_described() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_trusted_keys_are_none_unless_a_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().trusted_keys is None
+    monkeypatch.setenv("VISAVIS_TRUSTED_KEYS", "keys/team.txt")
+    assert load_settings().trusted_keys == Path("keys/team.txt")
