@@ -18,8 +18,6 @@ from pydantic import JsonValue
 
 from app.encoding.manifest import SCHEMA_VERSION, Encoding, Manifest
 from app.errors import VisavisError
-from app.matching.decision import OperatingPoint
-from app.matching.evidence import Evidence
 from training.bundle_files import file_entries, synthetic_inputs, write_manifest
 from training.encoders.layers import ScaleEach
 from training.export_onnx import export_onnx, largest_difference
@@ -171,14 +169,6 @@ def finish_bundle(
     )
     write_manifest(folder, manifest)
     return manifest
-
-
-def default_point(evidence: Evidence) -> OperatingPoint:
-    """Return the operating point a bundle decides with by default: ``fmr-1e-3``, or the strictest laxer
-    one.
-    """
-    points = operating_points(evidence)
-    return next((point for point in points if point.name == "fmr-1e-3"), points[-1])
 
 
 def emptied(folder: Path) -> Path:

@@ -1,25 +1,25 @@
-"""Measure the trials behind a model's thresholds and write ``evidence.npz``.
+"""What was measured for a bundle's thresholds: written to ``evidence.npz``, summed up for the manifest.
 
-All images of all subjects are compared with one another: pairs of one subject are mated trials, pairs of
-two subjects non-mated ones. The images pass through the service's own intake, detection and encoder.
+The file holds the trials (``app.matching.evidence``) and, as JSON text, the results that were measured with
+them (``training.measurement``), so that manifest and card follow from it alone.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from pydantic import JsonValue
 
-from app.encoding.bulk import embed_files
-from app.encoding.image_encoder import ImageEncoder
 from app.encoding.intake import IMAGE_SUFFIXES
 from app.encoding.manifest import EvidenceSummary
 from app.matching.decision import OperatingPoint
 from app.matching.evidence import Evidence, evidence_arrays, smallest_fmr
-from app.matching.trials import TAIL_SHARE, all_trials
+from app.matching.trials import TAIL_SHARE
 
 TARGETS = {"fmr-1e-2": 1e-2, "fmr-1e-3": 1e-3, "fmr-1e-4": 1e-4}
 """Operating points that every bundle gets where its evidence supports them."""
@@ -39,6 +39,8 @@ class MeasuredEvidence:
     source: str
     images: int
     failures_to_acquire: int
+    results: Mapping[str, JsonValue] = field(default_factory=dict)
+    """What else was measured on the same images; see ``training.measurement``."""
 
 
 def subject_images(folder: Path) -> list[tuple[str, Path]]:
@@ -57,31 +59,6 @@ def subject_images(folder: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def measure_evidence(
-    encoder: ImageEncoder, folder: Path, *, progress: Callable[[int], None] = lambda _: None
-) -> MeasuredEvidence:
-    """Embed every image under a folder and compare all with all.
-
-    Raises:
-        ValueError: Fewer than two subjects have an image that can be embedded.
-    """
-    listed = subject_images(folder)
-    embedded = embed_files(encoder, [path for _, path in listed], "central", progress=progress)
-    # A subject without a single usable image took part in no trial and is not counted.
-    names = np.array([subject for subject, _ in listed])[embedded.ok]
-    subjects, numbers = np.unique(names, return_inverse=True)
-    if subjects.size < 2:
-        raise ValueError(f"only {names.size} images of {subjects.size} subjects in {folder} can be embedded")
-    labels = numbers.astype(np.int32)
-    evidence = all_trials(embedded.embeddings[embedded.ok], labels, encoder.encoding.metric)
-    return MeasuredEvidence(
-        evidence,
-        source=f"all pairs of {len(labels)} images in {folder.name}",
-        images=len(listed),
-        failures_to_acquire=int((~embedded.ok).sum()),
-    )
-
-
 def write_evidence(path: Path, measured: MeasuredEvidence) -> None:
     """Write ``evidence.npz`` with what the manifest says about it."""
     arrays = {
@@ -90,6 +67,8 @@ def write_evidence(path: Path, measured: MeasuredEvidence) -> None:
         "failures_to_acquire": np.array(measured.failures_to_acquire, np.int64),
         "source": np.array(measured.source),
     }
+    if measured.results:
+        arrays["results"] = np.array(json.dumps(measured.results))
     np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
@@ -105,6 +84,27 @@ def evidence_summary(path: Path) -> EvidenceSummary:
             mated=int(arrays["mated_total"]),
             nonmated=int(arrays["nonmated_total"]),
         )
+
+
+def summary_of(measured: MeasuredEvidence, file: str = "evidence.npz") -> EvidenceSummary:
+    """Return the manifest's section about evidence that is not written yet."""
+    return EvidenceSummary(
+        file=file,
+        source=measured.source,
+        subjects=measured.evidence.subjects,
+        images=measured.images,
+        failures_to_acquire=measured.failures_to_acquire,
+        mated=measured.evidence.mated_total,
+        nonmated=measured.evidence.nonmated_total,
+    )
+
+
+def evidence_results(path: Path) -> dict[str, JsonValue]:
+    """Return the results that an evidence file holds; none where it was written without."""
+    with np.load(path, allow_pickle=False) as arrays:
+        results = json.loads(str(arrays["results"])) if "results" in arrays else {}
+    assert isinstance(results, dict)  # noqa: S101 - as written above
+    return results
 
 
 def subjects_for(fmr: float) -> int:
@@ -141,3 +141,14 @@ def operating_points(evidence: Evidence) -> tuple[OperatingPoint, ...]:
             f"the evidence supports no rate below {evidence.smallest_fmr:.3g}: measure more subjects"
         )
     return points
+
+
+def default_point(evidence: Evidence) -> OperatingPoint:
+    """Return the operating point a bundle decides with by default: ``fmr-1e-3``, or the strictest laxer
+    one.
+
+    Raises:
+        ValueError: The evidence supports none.
+    """
+    points = operating_points(evidence)
+    return next((point for point in points if point.name == "fmr-1e-3"), points[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.encoding.model import Model, open_model
 from app.matching.distances import Metric, distance
 from app.matching.evidence import Evidence, read_evidence, smallest_fmr
+from app.matching.trials import TAIL_SHARE, all_trials
 from tests.support.bundles import angle_evidence
 from tests.support.images import angle_png
-from training import measured_evidence
 from training.measured_evidence import (
     MeasuredEvidence,
-    all_trials,
+    default_point,
+    evidence_results,
     evidence_summary,
-    measure_evidence,
     operating_points,
     subject_images,
     subjects_for,
+    summary_of,
     tail_share_for,
     write_evidence,
 )
@@ -76,7 +75,7 @@ def test_trials_are_those_of_a_double_loop(metric: Metric) -> None:
     rng = np.random.default_rng(6)
     labels = np.sort(rng.integers(0, 12, 150)).astype(np.int32)
     embeddings = rng.standard_normal((150, 8)).astype(np.float32)
-    check_against_the_double_loop(embeddings, labels, metric, measured_evidence.TAIL_SHARE)
+    check_against_the_double_loop(embeddings, labels, metric, TAIL_SHARE)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
@@ -92,7 +91,7 @@ def test_ties_are_kept_as_trials_that_were_run(points: list[tuple[int, int]]) ->
     # Six places on a line, so that many distances are equal; the first four images are of all subjects.
     labels = np.array([0, 1, 2, 3] + [subject for subject, _ in points], np.int32)
     places = np.array([0, 1, 2, 3] + [place for _, place in points], np.float32)[:, None]
-    check_against_the_double_loop(places, labels, "l1", measured_evidence.TAIL_SHARE)
+    check_against_the_double_loop(places, labels, "l1", TAIL_SHARE)
 
 
 def test_every_pair_of_subjects_is_told_apart() -> None:
@@ -105,12 +104,6 @@ def test_every_pair_of_subjects_is_told_apart() -> None:
     assert kept_trials(evidence) == [(2.0, 1, 2)]  # 1.2 % of five is one: the closest
 
 
-@pytest.fixture(scope="module")
-def angles(angle_models: Path) -> Model:
-    """The small model that places an image at a chosen angle."""
-    return open_model(angle_models / "angles", provider="cpu")
-
-
 def photos(folder: Path, degrees: dict[str, list[float | None]]) -> Path:
     """Write ``<subject>/<number>.png``; None makes a file that is no image."""
     for subject, angles_of_subject in degrees.items():
@@ -119,40 +112,6 @@ def photos(folder: Path, degrees: dict[str, list[float | None]]) -> Path:
             data = b"not an image" if angle is None else angle_png(angle)
             (folder / subject / f"{number}.png").write_bytes(data)
     return folder
-
-
-def test_evidence_is_measured_through_the_models_own_preprocessing(angles: Model, tmp_path: Path) -> None:
-    folder = photos(tmp_path / "people", {"ada": [0, 10], "bob": [80], "cy": [90, None]})
-    steps: list[int] = []
-    measured = measure_evidence(angles.images, folder, progress=steps.append)
-    assert measured.source == "all pairs of 4 images in people"
-    assert (measured.images, measured.failures_to_acquire) == (5, 1)
-    assert steps == [1] * 5
-    evidence = measured.evidence
-    assert (evidence.subjects, evidence.mated_total, evidence.nonmated_total) == (3, 1, 5)
-    assert evidence.mated_distance[0] == pytest.approx(2 * math.sin(math.radians(5)), abs=0.01)
-    assert evidence.nonmated_distance[0] == pytest.approx(2 * math.sin(math.radians(5)), abs=0.01)
-    assert evidence.nonmated_subjects.tolist() == [[1, 2]]
-
-
-def test_subject_without_a_usable_image_is_not_counted(angles: Model, tmp_path: Path) -> None:
-    folder = photos(tmp_path, {"ada": [0], "bob": [None], "cy": [90]})
-    measured = measure_evidence(angles.images, folder)
-    assert measured.evidence.subjects == 2
-    assert measured.evidence.nonmated_subjects.tolist() == [[0, 1]]
-    assert (measured.images, measured.failures_to_acquire) == (3, 1)
-
-
-@pytest.mark.parametrize("bob", [[None], [None, None]])
-def test_one_usable_subject_is_not_enough(angles: Model, tmp_path: Path, bob: list[float | None]) -> None:
-    folder = photos(tmp_path, {"ada": [0, 10], "bob": bob})
-    with pytest.raises(ValueError, match="only 2 images of 1 subjects"):
-        measure_evidence(angles.images, folder)
-
-
-def test_no_usable_image_is_an_error(angles: Model, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="only 0 images of 0 subjects"):
-        measure_evidence(angles.images, photos(tmp_path, {"ada": [None], "bob": [None]}))
 
 
 def test_images_are_listed_by_subject_in_order(tmp_path: Path) -> None:
@@ -191,6 +150,28 @@ def test_written_evidence_is_read_back_and_summed_up(tmp_path: Path) -> None:
     assert (summary.mated, summary.nonmated) == (200, 4950)
 
 
+def test_results_travel_in_the_same_file_and_leave_the_trials_readable(tmp_path: Path) -> None:
+    results = {"operating_points": [{"name": "fmr-1e-2", "fmr": 0.01}], "failures_to_acquire": {}}
+    measured = MeasuredEvidence(angle_evidence(), "made up", 230, 30, results)  # type: ignore[arg-type]
+    write_evidence(tmp_path / "evidence.npz", measured)
+    assert evidence_results(tmp_path / "evidence.npz") == results
+    assert read_evidence(tmp_path / "evidence.npz").subjects == 100
+    assert summary_of(measured) == evidence_summary(tmp_path / "evidence.npz")
+    again = tmp_path / "again.npz"
+    write_evidence(again, measured)
+    assert again.read_bytes() == (tmp_path / "evidence.npz").read_bytes()
+
+
+def test_evidence_written_without_results_has_none(tmp_path: Path) -> None:
+    write_evidence(tmp_path / "evidence.npz", MeasuredEvidence(angle_evidence(), "made up", 230, 30))
+    assert evidence_results(tmp_path / "evidence.npz") == {}
+
+
+@pytest.mark.parametrize(("subjects", "name"), [(100, "fmr-1e-3"), (30, "fmr-1e-2"), (10, "fmr-1e-1")])
+def test_default_point_is_1e_3_or_the_strictest_laxer_one(subjects: int, name: str) -> None:
+    assert default_point(angle_evidence(subjects)).name == name
+
+
 def test_points_are_those_the_evidence_supports_laxest_first() -> None:
     evidence = angle_evidence(100)  # 3 / 4,950 supports 1e-3, not 1e-4
     points = operating_points(evidence)
@@ -217,7 +198,7 @@ def test_tail_of_few_subjects_reaches_to_their_only_point() -> None:
     (point,) = operating_points(evidence)
     whole = all_trials(embeddings, labels, "euclidean", tail_share=1.0)
     assert point.threshold == whole.threshold_for(1e-1)
-    assert tail_share_for(25) == measured_evidence.TAIL_SHARE
+    assert tail_share_for(25) == TAIL_SHARE
 
 
 @pytest.mark.parametrize(("fmr", "subjects"), [(1e-1, 9), (1e-2, 25), (1e-3, 78), (1e-4, 246)])

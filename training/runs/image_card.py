@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from training.config import CharactersData, DigitsData, RunConfig
 from training.data.parts import ImageParts
-from training.measured_evidence import MeasuredEvidence, operating_points
+from training.evidence_card import evidence_section
+from training.measured_evidence import MeasuredEvidence, summary_of
 from training.runs.image_results import Measured
 from training.train import Trained
 
 
 def model_card(
-    config: RunConfig, parts: ImageParts, trained: Trained, evidence: MeasuredEvidence, measured: Measured
+    config: RunConfig,
+    parts: ImageParts,
+    trained: Trained,
+    evidence: MeasuredEvidence,
+    measured: Measured,
+    *,
+    plots: Sequence[str] = (),
 ) -> str:
-    """Return ``MODEL_CARD.md``."""
+    """Return ``MODEL_CARD.md``.
+
+    Args:
+        config: Of the run.
+        parts: Its data.
+        trained: Its weights.
+        evidence: Of the calibration part.
+        measured: On the test part.
+        plots: Of the evidence, that lie beside the card.
+    """
     size = parts.input
     rates = measured.values["verification"]
     sections = [
@@ -29,12 +47,16 @@ def model_card(
             for item in parts.datasets
         ),
         "## What was measured",
-        f"Thresholds: {evidence.source}. {evidence.evidence.mated_total:,} mated and "
-        f"{evidence.evidence.nonmated_total:,} non-mated trials, with the exported graph.",
-        _points(evidence),
+        evidence_section(
+            summary_of(evidence),
+            evidence.results,
+            metric=config.metric,
+            plots=plots,
+            unit="images" if parts.closed else "subjects",
+        ),
         f"On {_tested_on(parts)} (`results` in `manifest.json`): EER {rates['eer']:.4f} "
         f"[{rates['eer_lower95']:.4f}, {rates['eer_upper95']:.4f}]." + _one_shot(measured),
-        "Intervals are of 95 %, by resampling subjects. Other images than these will have other rates.",
+        "Its interval is of 95 %, by resampling subjects.",
         "## Plots of the test part",
         "![FNMR against FMR, with the operating points](det.png)",
         "![Distances of mated and of non-mated trials, with the thresholds](distances.png)",
@@ -69,15 +91,6 @@ def _tested_on(parts: ImageParts) -> str:
     if parts.closed:
         return "pairs of the same test part"
     return "the test part, which chose nothing"
-
-
-def _points(evidence: MeasuredEvidence) -> str:
-    rows = ["| operating point | threshold | FMR | 95 % upper bound | FNMR |", "|---|---|---|---|---|"]
-    for point in operating_points(evidence.evidence):
-        bound = "" if point.fmr_upper95 is None else f"{point.fmr_upper95:.2e}"
-        fnmr = "" if point.fnmr is None else f"{point.fnmr:.4f}"
-        rows.append(f"| `{point.name}` | {point.threshold:.4f} | {point.fmr or 0.0:.2e} | {bound} | {fnmr} |")
-    return "\n".join(rows)
 
 
 def _one_shot(measured: Measured) -> str:

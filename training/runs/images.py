@@ -25,14 +25,16 @@ from app.encoding.manifest import Encoding
 from app.encoding.onnx_session import Graph
 from training import export
 from training.build import build_image_encoder, build_objective, labelled_sampler, pair_sampler
-from training.config import MobileFaceNet, PKBatches, RunConfig
+from training.calibration import write_plots
+from training.config import AlignedFacesData, FolderData, MobileFaceNet, PKBatches, RunConfig
 from training.data.parts import ImageParts, load_image_parts
 from training.data.pipeline import WHOLE, Share, labelled_batches, pair_batches
 from training.distribute import Distribution
 from training.embedding import Embed, embed_images
 from training.faces_bundle import faces_encoder
 from training.learner import Learner
-from training.measured_evidence import MeasuredEvidence, all_trials, operating_points, tail_share_for
+from training.measured_evidence import default_point
+from training.measurement import Measurement, measure
 from training.objectives import WeightedL1Objective
 from training.pictures.progress import read_log
 from training.runs.environment import environment
@@ -52,6 +54,7 @@ from training.runs.image_run import (
 )
 from training.runs.validation import ImageValidation
 from training.train import Trained, train
+from training.trial_sets import Photos, TrialSet
 
 WATCHED = 256
 """Training samples whose embeddings are watched for a collapse."""
@@ -62,6 +65,9 @@ EVIDENCE_IMAGES = 4000
 
 EVIDENCE_IMAGES_CLOSED = 2000
 """Likewise of a closed set, whose few subjects have very many mated pairs; all of those are kept."""
+
+OF_EVIDENCE = ("reliability.png",)
+"""Plots of the calibration part in the bundle; distances and DET are of the test part."""
 
 SHOWN = 600
 """Test images drawn in the pictures of embeddings, before and after."""
@@ -133,8 +139,8 @@ def run_images(
     def embed(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return embed_images(graph, images)
 
-    evidence = measure_parts_evidence(config, parts, embed)
-    points, default = operating_points(evidence.evidence), export.default_point(evidence.evidence)
+    calibrated = measure_parts_evidence(config, parts, embed)
+    evidence, default = calibrated.measured, calibrated.default
     encoding = Encoding(
         input=parts.input,
         preprocess=parts.preprocess,
@@ -166,7 +172,7 @@ def run_images(
         shown=shown,
         before=before,
         bundle=bundle,
-        points=points,
+        points=calibrated.points,
         default=default,
         thresholds_from=evidence.source,
         parity={
@@ -176,17 +182,19 @@ def run_images(
         },
         environment=environment(),
     )
-    (bundle / "MODEL_CARD.md").write_text(
-        model_card(config, parts, trained, evidence, measured), encoding="utf-8"
-    )
     write_bundle_plots(run)
+    write_plots(bundle, calibrated, config.name, config.metric, files=OF_EVIDENCE)
+    drawn = [name for name in OF_EVIDENCE if (bundle / name).is_file()]
+    (bundle / "MODEL_CARD.md").write_text(
+        model_card(config, parts, trained, evidence, measured, plots=drawn), encoding="utf-8"
+    )
     export.finish_bundle(
         bundle,
         encoding,
         evidence,
         bundle_text(run, trained),
         parity=dict(run.parity),
-        results=measured.values,
+        results={**measured.values, "evidence": dict(evidence.results)},
         default_point=default.name or "",
     )
     write_report(run, out)
@@ -230,29 +238,35 @@ def embed_with_keras(model: keras.Model, images: NDArray[np.uint8]) -> NDArray[n
     return np.asarray(model.predict(images, batch_size=128, verbose=0), np.float32)
 
 
-def measure_parts_evidence(config: RunConfig, parts: ImageParts, embed: Embed) -> MeasuredEvidence:
+def measure_parts_evidence(config: RunConfig, parts: ImageParts, embed: Embed) -> Measurement:
     """Compare all images of the calibration part, or a seeded choice of them where there are too many."""
+    trials = calibration_trials(config, parts, embed)
+    photos = trials.photos
+    unit = "; bounds count images, for the subjects are all there are" if parts.closed else ""
+    return measure(
+        trials,
+        f"all pairs of {photos.labels.size} images of {len(photos.subjects)} subjects: "
+        f"{parts.calibrated_on}{unit}",
+        # Letters of two alphabets look alike by nature.
+        look_for_label_errors=isinstance(config.data, FolderData | AlignedFacesData),
+    )
+
+
+def calibration_trials(config: RunConfig, parts: ImageParts, embed: Embed) -> TrialSet:
+    """Return the trials that thresholds come from."""
     data = parts.calibration.images
     rows = np.arange(len(data))
     most = EVIDENCE_IMAGES_CLOSED if parts.closed else EVIDENCE_IMAGES
     if len(data) > most:
         rows = np.sort(np.random.default_rng(config.seed).permutation(len(data))[:most])
-    _, labels = np.unique(data.labels[rows], return_inverse=True)
-    independent = rows.size if parts.closed else int(labels.max()) + 1
-    evidence = all_trials(
-        embed(data.images[rows]),
-        labels.astype(np.int32),
-        config.metric,
-        closed=parts.closed,
-        tail_share=tail_share_for(independent),
+    subjects, labels = np.unique(data.labels[rows], return_inverse=True)
+    photos = Photos(
+        embeddings=embed(data.images[rows]),
+        labels=labels.astype(np.int32),
+        subjects=tuple(data.subjects[subject] for subject in subjects.tolist()),
+        names=tuple(str(row) for row in rows.tolist()),
     )
-    unit = "; bounds count images, for the subjects are all there are" if parts.closed else ""
-    return MeasuredEvidence(
-        evidence,
-        source=f"all pairs of {rows.size} images of {labels.max() + 1} subjects: {parts.calibrated_on}{unit}",
-        images=int(rows.size),
-        failures_to_acquire=0,
-    )
+    return TrialSet(photos, config.metric, closed=parts.closed)
 
 
 def starting_encoder(config: RunConfig) -> Path | None:
@@ -269,8 +283,7 @@ def measure_start(config: RunConfig, start: Path, parts: ImageParts, data_dir: P
     def embed(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return embed_images(graph, images)
 
-    evidence = measure_parts_evidence(config, parts, embed).evidence
-    threshold = export.default_point(evidence).threshold
+    threshold = default_point(calibration_trials(config, parts, embed).evidence()).threshold
     return measure_images(
         config,
         embed,

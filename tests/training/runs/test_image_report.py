@@ -34,7 +34,7 @@ PICTURES = {
     "matrix",
     "loss",
 }
-IN_BUNDLE = {"det.png", "distances.png", "pca.png"}
+IN_BUNDLE = {"det.png", "distances.png", "pca.png", "reliability.png"}
 
 
 @dataclass(frozen=True)
