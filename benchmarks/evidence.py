@@ -3,7 +3,9 @@
     visavis embed --model faces --out people.npz photos/
     python -m benchmarks.evidence --embeddings people.npz --out runs/evidence [--sizes 50,100]
 
-Reads what ``visavis embed`` wrote of ``<subject>/<image>`` photos. Subjects are split in two, many times:
+Reads what ``visavis embed`` wrote of ``<subject>/<image>`` photos. Subjects are split in two, many times.
+With ``--given OTHER.npz`` the thresholds come from the people of that file who are not in the first one, and
+the rates from all of the first.
 
 - **verification**: thresholds for FMR 1e-2, 1e-3 and 1e-4 from one half; the FMR of the other half there,
   and whether it lies within the bound that the first half stated.
@@ -69,13 +71,26 @@ class People:
         return all_trials(self.embeddings, self.labels, "euclidean")
 
 
-def read_people(path: Path) -> People:
-    """Read what ``visavis embed`` wrote; the subject is the name of a photo's folder."""
+def read_people(path: Path, *, but: Path | None = None) -> People:
+    """Read what ``visavis embed`` wrote; the subject is the name of a photo's folder.
+
+    Args:
+        path: The file.
+        but: Another one, whose subjects are left out.
+    """
     with np.load(path, allow_pickle=False) as arrays:
         ok = arrays["ok"]
-        names = np.array([str(name).replace("\\", "/").split("/")[-2] for name in arrays["paths"][ok]])
-        _, labels = np.unique(names, return_inverse=True)
-        return People(arrays["embeddings"][ok], labels.astype(np.int32))
+        names, embeddings = _folders(arrays["paths"][ok]), arrays["embeddings"][ok]
+    if but is not None:
+        with np.load(but, allow_pickle=False) as arrays:
+            kept = ~np.isin(names, _folders(arrays["paths"]))
+        names, embeddings = names[kept], embeddings[kept]
+    _, labels = np.unique(names, return_inverse=True)
+    return People(embeddings, labels.astype(np.int32))
+
+
+def _folders(paths: NDArray[np.str_]) -> NDArray[np.str_]:
+    return np.array([str(path).replace("\\", "/").split("/")[-2] for path in paths])
 
 
 def verification(given: Evidence, other: Evidence) -> dict[str, dict[str, float]]:
@@ -238,20 +253,25 @@ def growth(results: dict[str, Any]) -> bytes:
 
 @click.command(help=__doc__)
 @click.option("--embeddings", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option(
+    "--given", "given_file", type=click.Path(path_type=Path, exists=True), help="whose thresholds to take"
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--sizes", default="50,100", show_default=True, help="sizes of galleries")
 @click.option("--splits", default=20, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-def main(embeddings: Path, out: Path, sizes: str, splits: int, seed: int) -> None:
+def main(embeddings: Path, given_file: Path | None, out: Path, sizes: str, splits: int, seed: int) -> None:
     """Split, measure, and write results, table and picture."""
     people = read_people(embeddings)
+    others = None if given_file is None else read_people(given_file, but=embeddings).evidence()
+    everybody = None if others is None else people.evidence()
     rng = np.random.default_rng(seed)
     by_fmr: dict[str, list[dict[str, float]]] = defaultdict(list)
     by_size: dict[int, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     with progress_bar(splits, "splits") as progress:
         for _ in range(splits):
-            first, second = people.halves(rng)
-            given, other = first.evidence(), second.evidence()
+            first, second = people.halves(rng) if others is None else (people, people)
+            given, other = others or first.evidence(), everybody or second.evidence()
             for target, row in verification(given, other).items():
                 by_fmr[target].append(row)
             for size in (int(text) for text in sizes.split(",")):
