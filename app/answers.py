@@ -14,7 +14,8 @@ from app.encoding.image_encoder import Timings
 from app.encoding.model import Model
 from app.encoding.quality import Quality
 from app.matching.decision import OperatingPoint
-from app.services import catalogue, enrolment
+from app.services import calibration, catalogue, enrolment
+from app.services.decisions import Basis, bundle_basis
 from app.services.identification import Identification
 from app.services.images import Template
 from app.services.verification import Verification
@@ -86,11 +87,27 @@ class TimingsView(BaseModel):
 class EvidenceView(BaseModel):
     """The trials behind the rates."""
 
-    source: Annotated[Literal["bundle"], Field(description="whose trials: the model bundle's")]
+    source: Annotated[
+        Literal["bundle", "deployment"],
+        Field(description="whose trials: the model bundle's, or those of the collection's own people"),
+    ]
     description: str
     subjects: int
     mated: int
     nonmated: int
+    measured_at: Annotated[
+        datetime | None, Field(description="when the collection was calibrated; null for the bundle's")
+    ] = None
+    revision: Annotated[
+        int | None,
+        Field(description="revision of the collection whose references were compared; null for the bundle's"),
+    ] = None
+    note: Annotated[
+        str | None,
+        Field(
+            description="why the collection's own trials were not taken; null if they were, or there are none"
+        ),
+    ] = None
 
 
 class _Grounds(BaseModel):
@@ -224,6 +241,66 @@ class CollectionView(BaseModel):
     created_at: datetime
 
 
+class PointInForce(BaseModel):
+    """A threshold, and what two sets of trials say of it."""
+
+    in_force: Annotated[OperatingPoint, Field(description="by the trials in force")]
+    bundle: Annotated[OperatingPoint, Field(description="by the model bundle's, at the same threshold")]
+
+
+class EvidenceInForce(BaseModel):
+    """Whose trials a collection's rates come from, and the thresholds that they support."""
+
+    collection: str
+    model: str
+    model_digest: str
+    collection_revision: Annotated[int, Field(description="the collection's revision now")]
+    evidence: EvidenceView
+    smallest_fmr: Annotated[float, Field(description="smallest false match rate that the trials can show")]
+    operating_points: list[PointInForce]
+
+
+class ClosePairView(BaseModel):
+    """Two identities of a collection and their distance."""
+
+    identities: list[str]
+    distance: float
+
+
+class DuplicatesView(BaseModel):
+    """Pairs of identities within the strictest threshold that the model's evidence supports."""
+
+    threshold: float
+    seen: int
+    expected_at_most: Annotated[
+        float, Field(description="pairs of different people expected there, by the rate's 95 % upper bound")
+    ]
+    suspected: Annotated[bool, Field(description="more than chance explains; the caller accepted them")]
+    closest: list[ClosePairView]
+
+
+class ProbeFailure(BaseModel):
+    """A probe photo that could not be used."""
+
+    identity: str
+    image: Annotated[str, Field(description="field of the request, or file")]
+    code: str
+
+
+class CalibrationProbes(BaseModel):
+    """What became of the labelled photos."""
+
+    used: int
+    failures_to_acquire: list[ProbeFailure]
+
+
+class EvidenceMeasured(EvidenceInForce):
+    """Answer of ``POST /collections/{name}/evidence``: the evidence is stored and in force."""
+
+    duplicates: DuplicatesView
+    probes: CalibrationProbes
+
+
 class CollectionPage(BaseModel):
     """Collections in order of creation."""
 
@@ -294,15 +371,17 @@ def probe_view(template: Template) -> ProbeView:
     )
 
 
-def evidence_view(model: Model) -> EvidenceView:
-    """Return the trials behind a model's rates."""
-    summary = model.manifest.evidence
+def evidence_view(basis: Basis) -> EvidenceView:
+    """Return the trials behind a decision's rates."""
     return EvidenceView(
-        source="bundle",
-        description=summary.source,
-        subjects=summary.subjects,
-        mated=summary.mated,
-        nonmated=summary.nonmated,
+        source=basis.source,
+        description=basis.description,
+        subjects=basis.subjects,
+        mated=basis.mated,
+        nonmated=basis.nonmated,
+        measured_at=basis.measured_at,
+        revision=basis.revision,
+        note=basis.note,
     )
 
 
@@ -344,10 +423,10 @@ def verified(result: Verification, started: float) -> Verified:
     return Verified(
         match=result.match,
         distance=result.distance,
-        threshold=result.point.threshold,
+        threshold=result.decision.point.threshold,
         metric=result.model.manifest.metric,
-        operating_point=result.point,
-        evidence=evidence_view(result.model),
+        operating_point=result.decision.point,
+        evidence=evidence_view(result.decision.basis),
         model=result.model.model_id,
         model_digest=result.model.digest,
         faces=[probe_view(template) for template in result.templates],
@@ -369,13 +448,13 @@ def identified(result: Identification, started: float) -> Identified:
             )
             for rank, (candidate, matched) in enumerate(result.candidates, start=1)
         ],
-        threshold=result.point.threshold,
+        threshold=result.decision.point.threshold,
         metric=result.model.manifest.metric,
         gallery_size=result.gallery_size,
-        predicted_fpir=_fpir(result.point.fmr, result.gallery_size),
-        predicted_fpir_upper95=_fpir(result.point.fmr_upper95, result.gallery_size),
-        operating_point=result.point,
-        evidence=evidence_view(result.model),
+        predicted_fpir=_fpir(result.decision.point.fmr, result.gallery_size),
+        predicted_fpir_upper95=_fpir(result.decision.point.fmr_upper95, result.gallery_size),
+        operating_point=result.decision.point,
+        evidence=evidence_view(result.decision.basis),
         model=result.model.model_id,
         model_digest=result.model.digest,
         revision=result.revision,
@@ -446,6 +525,45 @@ def collection_view(view: catalogue.CollectionView) -> CollectionView:
     )
 
 
+def evidence_in_force(result: calibration.InForce) -> EvidenceInForce:
+    """Return whose trials count in a collection."""
+    collection, basis, bundle = result.collection, result.basis, result.model.evidence
+    points = [basis.evidence.point_for_fmr(rate) for rate in calibration.rates(basis)]
+    return EvidenceInForce(
+        collection=collection.name,
+        model=collection.model_id,
+        model_digest=collection.model_digest,
+        collection_revision=collection.revision,
+        evidence=evidence_view(basis),
+        smallest_fmr=basis.evidence.smallest_fmr,
+        operating_points=[
+            PointInForce(in_force=point, bundle=bundle.point_at(point.threshold)) for point in points
+        ],
+    )
+
+
+def evidence_measured(result: calibration.Calibrated) -> EvidenceMeasured:
+    """Return the answer to a calibration."""
+    close, probes = result.measured.close_pairs, result.measured.probes
+    return EvidenceMeasured(
+        **vars(evidence_in_force(result.in_force)),
+        duplicates=DuplicatesView(
+            threshold=close.threshold,
+            seen=close.seen,
+            expected_at_most=close.expected,
+            suspected=close.suspicious,
+            closest=[
+                ClosePairView(identities=[one, other], distance=distance)
+                for one, other, distance in close.closest
+            ],
+        ),
+        probes=CalibrationProbes(
+            used=len(probes.names),
+            failures_to_acquire=[ProbeFailure(**vars(failure)) for failure in probes.failures],
+        ),
+    )
+
+
 def model_view(model: Model, *, default: bool) -> ModelView:
     """Return a served model in short."""
     manifest = model.manifest
@@ -460,5 +578,5 @@ def model_view(model: Model, *, default: bool) -> ModelView:
         metric=manifest.metric,
         operating_points=list(manifest.operating_points),
         default_operating_point=manifest.default_operating_point,
-        evidence=evidence_view(model),
+        evidence=evidence_view(bundle_basis(model)),
     )

@@ -13,12 +13,14 @@ from app.encoding.pixel_gate import PixelGate
 from app.encoding.quality import QualityFloor
 from app.encoding.workers import Workers
 from app.services.access import Access, Guard
+from app.services.calibration import Calibration
 from app.services.catalogue import Catalogue, ensure_default_collection
 from app.services.enrolment import Enrolment
 from app.services.galleries import Galleries
 from app.services.identification import IdentificationService
 from app.services.images import Images
 from app.services.models import Models
+from app.services.own_evidence import OwnEvidences
 from app.services.verification import VerificationService
 from app.settings import Settings
 from app.storage import migrate
@@ -41,6 +43,7 @@ class Context:
     enrolment: Enrolment
     verification: VerificationService
     identification: IdentificationService
+    calibration: Calibration
 
 
 def open_database(settings: Settings) -> Database:
@@ -115,20 +118,23 @@ def open_context(settings: Settings, *, existing: bool = False) -> Iterator[Cont
             max_brightness=settings.max_brightness,
             max_yaw=settings.max_yaw,
         )
+        own = OwnEvidences()
         guard = Guard(required=not settings.loopback, disabled=settings.insecure)
         _announce(settings, database, models)
-        yield Context(
-            settings=settings,
-            database=database,
-            workers=workers,
-            models=models,
-            images=images,
-            access=Access(database, guard),
-            catalogue=Catalogue(database, models),
-            enrolment=Enrolment(database, models, images, floor),
-            verification=VerificationService(database, models, images),
-            identification=IdentificationService(database, models, images, galleries),
-        )
+        with closing(Calibration(database, models, images, own)) as calibration:
+            yield Context(
+                settings=settings,
+                database=database,
+                workers=workers,
+                models=models,
+                images=images,
+                access=Access(database, guard),
+                catalogue=Catalogue(database, models),
+                enrolment=Enrolment(database, models, images, floor),
+                verification=VerificationService(database, models, images, own),
+                identification=IdentificationService(database, models, images, galleries, own),
+                calibration=calibration,
+            )
 
 
 def _announce(settings: Settings, database: Database, models: Models) -> None:

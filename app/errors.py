@@ -189,6 +189,75 @@ class InsufficientEvidenceError(VisavisError):
         return {"field": self.field, "smallest_supported": self.smallest}
 
 
+class TooFewIdentitiesError(VisavisError):
+    """A collection has too few identities to be calibrated on."""
+
+    code = "too_few_identities"
+
+    def __init__(self, *, collection: str, identities: int, needed: int, rate: float) -> None:
+        super().__init__(
+            f"collection {collection!r} has {identities} identities; to show a false match rate of {rate:g} "
+            f"takes {needed}. Enrol more people, or keep to the model's own evidence"
+        )
+        self.identities = identities
+        self.needed = needed
+
+    def details(self) -> dict[str, object]:
+        return {"identities": self.identities, "needed": self.needed}
+
+
+class DuplicatesSuspectedError(VisavisError):
+    """Too many identities of a collection are close to each other to be different people.
+
+    ``closest`` names pairs of identities with their distance, nearest first.
+    """
+
+    code = "duplicates_suspected"
+
+    def __init__(
+        self,
+        *,
+        collection: str,
+        seen: int,
+        expected: float,
+        threshold: float,
+        closest: Sequence[tuple[str, str, float]],
+    ) -> None:
+        pairs = ", ".join(f"{one!r} and {other!r}" for one, other, _ in closest[:3])
+        super().__init__(
+            f"{seen} pairs of identities in collection {collection!r} are within {threshold:.4g}, where at "
+            f"most {expected:.3g} pairs of different people are expected; some are probably one person, such "
+            f"as {pairs}. Look with 'visavis audit --collection {collection}' and delete what is double, or "
+            "calibrate with accept_duplicates=true (--accept-duplicates on the command line) if they are not"
+        )
+        self.seen = seen
+        self.expected = expected
+        self.threshold = threshold
+        self.closest = list(closest)
+
+    def details(self) -> dict[str, object]:
+        return {
+            "seen": self.seen,
+            "expected_at_most": self.expected,
+            "threshold": self.threshold,
+            "closest": [
+                {"identities": [one, other], "distance": distance} for one, other, distance in self.closest
+            ],
+        }
+
+
+class EvidenceNotFoundError(VisavisError):
+    """The collection has no evidence of its own."""
+
+    code = "evidence_not_found"
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(
+            f"collection {collection!r} has no evidence of its own; the model's counts. Measure it with POST "
+            f"/collections/{collection}/evidence, or 'visavis calibrate --collection {collection}'"
+        )
+
+
 class InvalidRequestError(VisavisError):
     """A field is missing, malformed, out of range, unknown or given twice."""
 

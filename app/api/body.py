@@ -2,7 +2,8 @@
 
 The same field names and rules hold for both. JSON carries images in base64 and is read strictly (no text
 where a number is meant); a form carries text, which is read as the field's type. A field that is missing,
-unknown, malformed, out of range or given twice is refused by name.
+unknown, malformed, out of range or given twice is refused by name. Where a form's model has a list, the field
+may be given many times.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from app.errors import (
 )
 
 M = TypeVar("M", bound=BaseModel)
+F = TypeVar("F", bound=BaseModel)
 
 MAX_TEXT_FIELD = 64 * 1024
 """Bytes of one text field of a form."""
 MAX_FIELDS = 32
+"""Parts of a form whose fields are given once."""
 MAX_JSON_PARTS = 20_000
 """Commas and opening brackets of one JSON body."""
 MAX_PROBLEMS = 20
@@ -48,31 +51,75 @@ async def read_fields(request: Request, model: type[M]) -> M:
         InvalidRequestError: A field breaks a rule; the error names it.
         ImageUnreadableError: An image is not valid base64.
     """
-    images = _fields_of_type(model, bytes)
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    images = bool(_fields_of_type(model, bytes))
+    media_type = _media_type(request)
     if media_type == "multipart/form-data" and images:
-        raw = await _read_form(request, model)
-        for name in _fields_of_type(model, bool) & raw.keys():
-            raw[name] = _from_word(name, raw[name])
-    elif media_type == "application/json":
-        raw = await _read_json(request, images)
-    else:
-        wanted = "multipart/form-data or application/json" if images else "application/json"
-        raise UnsupportedMediaTypeError(
-            f"the content type is {media_type or 'missing'!r}; send the fields as {wanted}"
-        )
+        return await _from_form(request, model, MAX_FIELDS)
+    if media_type == "application/json":
+        return await _from_json(request, model, images=images)
+    raise _wrong_type(media_type, "multipart/form-data or application/json" if images else "application/json")
+
+
+async def read_list_fields(request: Request, form: type[F], json_model: type[M], *, most: int) -> F | M:
+    """Return the fields of a request that may carry many images, or no body at all.
+
+    Args:
+        request: Its content type says whether it is a form or JSON.
+        form: Its fields that are lists may be given many times.
+        json_model: The same as one object with a list of objects; also what no body stands for.
+        most: Entries of a list.
+
+    Raises:
+        UnsupportedMediaTypeError, InvalidRequestError, ImageUnreadableError: As ``read_fields``.
+    """
+    media_type = _media_type(request)
+    if media_type == "multipart/form-data":
+        return await _from_form(request, form, most + MAX_FIELDS)
+    if media_type == "application/json":
+        return await _from_json(request, json_model, images=True)
+    if not media_type and not await request.body():
+        return json_model()
+    raise _wrong_type(media_type, "multipart/form-data or application/json, or send no body")
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _wrong_type(media_type: str, wanted: str) -> UnsupportedMediaTypeError:
+    return UnsupportedMediaTypeError(
+        f"the content type is {media_type or 'missing'!r}; send the fields as {wanted}"
+    )
+
+
+async def _from_form(request: Request, model: type[M], most: int) -> M:
+    raw = await _read_form(request, model, most)
+    for name in _fields_of_type(model, bool) & raw.keys():
+        raw[name] = _from_word(name, raw[name])
+    return _validated(model, raw, strict=False)
+
+
+async def _from_json(request: Request, model: type[M], *, images: bool) -> M:
+    body = await request.body()
+    if len(body) > MAX_TEXT_FIELD and not images:
+        _refuse("body", f"{len(body)} bytes; at most {MAX_TEXT_FIELD} are read here")
+    # Off the event loop, because base64 of large photos takes a while.
+    return _validated(model, await run_in_threadpool(_json_fields, body, model), strict=True)
+
+
+def _validated(model: type[M], raw: dict[str, Any], *, strict: bool) -> M:
     try:
-        return model.model_validate(raw, strict=media_type == "application/json")
+        return model.model_validate(raw, strict=strict)
     except ValidationError as error:
         raise invalid_request(_explained(error, model)) from None
 
 
-async def _read_form(request: Request, model: type[BaseModel]) -> dict[str, Any]:
+async def _read_form(request: Request, model: type[BaseModel], most: int) -> dict[str, Any]:
     parser = _FormParser(
         request.headers,
         request.stream(),
-        max_files=MAX_FIELDS,
-        max_fields=MAX_FIELDS,
+        max_files=most,
+        max_fields=most,
         max_part_size=MAX_TEXT_FIELD,
     )
     # The body is bounded, so parts stay in memory: no photo ever touches the disk.
@@ -116,38 +163,37 @@ class _FormParser(MultiPartParser):
 
 
 async def _form_values(form: FormData, model: type[BaseModel]) -> dict[str, Any]:
-    images, objects = _fields_of_type(model, bytes), _fields_of_type(model, dict)
+    lists = _fields_of_type(model, list)
     raw: dict[str, Any] = {}
-    for name, value in form.multi_items():
-        if name in raw:
+    for name, part in form.multi_items():
+        value = await _form_value(name, part, model)
+        if name in lists:
+            raw.setdefault(name, []).append(value)
+        elif name in raw:
             _refuse(name, "given more than once")
-        if isinstance(value, UploadFile):
-            if name in images:
-                raw[name] = await value.read()
-            elif name in objects:
-                if (value.size or 0) > MAX_TEXT_FIELD:
-                    _refuse(name, f"at most {MAX_TEXT_FIELD} bytes are read")
-                raw[name] = _parse_json(name, await value.read())
-            elif name in model.model_fields:
-                _refuse(name, "text is wanted here, not a file")
-            else:
-                raw[name] = None  # refused below, together with whatever else is wrong
-        elif name in images:
-            _refuse(name, f"send a file, as curl does with -F {name}=@photo.jpg")
         else:
-            raw[name] = _parse_json(name, value) if name in objects else value
+            raw[name] = value
     return raw
 
 
-async def _read_json(request: Request, images: set[str]) -> dict[str, Any]:
-    body = await request.body()
-    if len(body) > MAX_TEXT_FIELD and not images:
-        _refuse("body", f"{len(body)} bytes; at most {MAX_TEXT_FIELD} are read here")
-    # Off the event loop, because base64 of large photos takes a while.
-    return await run_in_threadpool(_json_fields, body, images)
+async def _form_value(name: str, part: UploadFile | str, model: type[BaseModel]) -> Any:  # noqa: ANN401
+    images, objects = _fields_of_type(model, bytes), _fields_of_type(model, dict)
+    if isinstance(part, UploadFile):
+        if name in images:
+            return await part.read()
+        if name in objects:
+            if (part.size or 0) > MAX_TEXT_FIELD:
+                _refuse(name, f"at most {MAX_TEXT_FIELD} bytes are read")
+            return _parse_json(name, await part.read())
+        if name in model.model_fields:
+            _refuse(name, "text is wanted here, not a file")
+        return None  # refused later, together with whatever else is wrong
+    if name in images:
+        _refuse(name, f"send a file, as curl does with -F {name}=@photo.jpg")
+    return _parse_json(name, part) if name in objects else part
 
 
-def _json_fields(body: bytes, images: set[str]) -> dict[str, Any]:
+def _json_fields(body: bytes, model: type[BaseModel]) -> dict[str, Any]:
     # Base64 has none of these characters and metadata is small, so more of them is no request of ours;
     # parsed, a body of the largest size would become gigabytes of little objects.
     if sum(map(body.count, (b",", b"[", b"{"))) > MAX_JSON_PARTS:
@@ -155,10 +201,21 @@ def _json_fields(body: bytes, images: set[str]) -> dict[str, Any]:
     raw = _parse_json("body", body)
     if not isinstance(raw, dict):
         _refuse("body", "a JSON object is wanted")
-    for name in images & raw.keys():
-        if raw[name] is not None:
-            raw[name] = _from_base64(name, raw[name])
+    _decode_images(raw, model, "")
     return raw
+
+
+def _decode_images(raw: dict[str, Any], model: type[BaseModel], path: str) -> None:
+    """Replace the base64 of every image by its bytes, also in lists of objects."""
+    for name in _fields_of_type(model, bytes) & raw.keys():
+        if raw[name] is not None:
+            raw[name] = _from_base64(path + name, raw[name])
+    for name, field in model.model_fields.items():
+        item = next(iter(get_args(field.annotation)), None)
+        if isinstance(item, type) and issubclass(item, BaseModel) and isinstance(raw.get(name), list):
+            for number, entry in enumerate(raw[name]):
+                if isinstance(entry, dict):
+                    _decode_images(entry, item, f"{path}{name}.{number}.")
 
 
 def _parse_json(field: str, text: str | bytes) -> Any:  # noqa: ANN401 - any JSON value

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from app import answers
 from app.api import schemas
-from app.api.body import read_fields
+from app.api.body import read_fields, read_list_fields
 from app.api.dependencies import (
     CHANGING,
     READING,
@@ -22,8 +22,11 @@ from app.api.openapi import (
     COLLECTION_LINKS,
     IDENTITY_LINKS,
     errors,
+    form_or_json,
     json_only,
 )
+from app.encoding.image_encoder import ImageInput
+from app.services.calibration import LabelledImage
 from app.services.names import DEFAULT_COLLECTION
 
 router = APIRouter()
@@ -152,6 +155,79 @@ async def get_collection(context: ContextDep, name: CollectionPath) -> answers.C
 async def delete_collection(context: ContextDep, name: CollectionPath) -> Response:
     """Delete a collection with every identity and template in it."""
     await context.catalogue.delete_collection(name)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/collections/{name}/evidence",
+    tags=["collections"],
+    status_code=201,
+    dependencies=CHANGING,
+    responses=errors(
+        *BODY_ERRORS,
+        "image_unreadable",
+        "collection_not_found",
+        "identity_not_found",
+        "model_mismatch",
+        "too_few_identities",
+        "duplicates_suspected",
+    ),
+    openapi_extra=form_or_json(
+        schemas.CalibrationFields,
+        {"probes": [{"identity": "ada", "image": "<base64 of a JPEG>"}]},
+        form=schemas.CalibrationForm,
+        required=False,
+    ),
+)
+async def measure_evidence(
+    request: Request, context: ContextDep, name: CollectionPath
+) -> answers.EvidenceMeasured:
+    """Measure a collection's error rates on its own people, and decide by them from now on.
+
+    The references of different identities are compared with one another. Labelled photos, if any are sent,
+    are compared with their identity's reference: without them there is no FNMR. None of them is kept. Counts
+    where a request asks for a rate or gives a threshold; named operating points stay the model's.
+    """
+    fields = await read_list_fields(
+        request, schemas.CalibrationForm, schemas.CalibrationFields, most=schemas.MAX_PROBES
+    )
+    as_form = isinstance(fields, schemas.CalibrationForm)
+    result = await context.calibration.calibrate(
+        name,
+        [
+            LabelledImage(
+                probe.identity,
+                ImageInput(probe.image, f"image.{number}" if as_form else f"probes.{number}.image"),
+            )
+            for number, probe in enumerate(fields.probes)
+        ],
+        face=fields.face,
+        accept_duplicates=fields.accept_duplicates,
+    )
+    return answers.evidence_measured(result)
+
+
+@router.get(
+    "/collections/{name}/evidence",
+    tags=["collections"],
+    dependencies=READING,
+    responses=errors("collection_not_found", "model_mismatch"),
+)
+async def get_evidence(context: ContextDep, name: CollectionPath) -> answers.EvidenceInForce:
+    """Return whose trials a collection's rates come from, and the thresholds that they support."""
+    return answers.evidence_in_force(await context.calibration.in_force(name))
+
+
+@router.delete(
+    "/collections/{name}/evidence",
+    tags=["collections"],
+    status_code=204,
+    dependencies=CHANGING,
+    responses=errors("collection_not_found", "evidence_not_found"),
+)
+async def delete_evidence(context: ContextDep, name: CollectionPath) -> Response:
+    """Go back to the model's evidence."""
+    await context.calibration.remove(name)
     return Response(status_code=204)
 
 

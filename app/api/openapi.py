@@ -54,21 +54,38 @@ def _links(operations: tuple[str, ...], **parameters: str) -> dict[str, Any]:
 _ON_IDENTITY = ("get_identity", "change_identity", "delete_identity")
 IDENTITY_LINKS = {"links": _links(_ON_IDENTITY, path__identity="/identity", query__collection="/collection")}
 """Where the identity of an answer can be used, for clients that follow OpenAPI links."""
-COLLECTION_LINKS = {"links": _links(("get_collection", "delete_collection"), path__name="/name")}
+COLLECTION_LINKS = {
+    "links": _links(
+        ("get_collection", "delete_collection", "get_evidence", "measure_evidence"), path__name="/name"
+    )
+}
 
 
-def form_or_json(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
-    """Return ``openapi_extra`` for a route whose fields come as a form or as JSON with base64 images."""
+def form_or_json(
+    model: type[BaseModel],
+    example: dict[str, Any],
+    *,
+    form: type[BaseModel] | None = None,
+    required: bool = True,
+) -> dict[str, Any]:
+    """Return ``openapi_extra`` for a route whose fields come as a form or as JSON with base64 images.
+
+    Args:
+        model: The fields.
+        example: Of the JSON.
+        form: The fields of the form where they are others.
+        required: Whether there must be a body.
+    """
     as_json = _inlined(model)
-    as_form = _inlined(model)
+    as_form = _inlined(form or model)
     for field in as_form["properties"].values():
-        for part in (field, *field.get("anyOf", ())):
+        for part in (field, *field.get("anyOf", ()), field.get("items", {})):
             if part.get("format") == "byte":
                 part.pop("contentEncoding", None)
                 part["format"] = "binary"
     return {
         "requestBody": {
-            "required": True,
+            "required": required,
             "content": {
                 "multipart/form-data": {"schema": as_form},
                 "application/json": {"schema": as_json, "example": example},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
 
@@ -144,6 +144,58 @@ class DetectFields(_Fields):
 
     image: Image
     model: ModelId | None = None
+
+
+MAX_PROBES: Final = 1000
+"""Photos of one calibration; their bytes have the limit of every request."""
+
+
+class _CalibrationFields(_Fields):
+    accept_duplicates: Annotated[
+        bool, Field(description="go on although some identities are probably one person")
+    ] = False
+    face: Annotated[FaceChoice, Field(description=_FACE)] = "largest"
+
+
+class ProbeFields(_Fields):
+    """A photo of an enrolled identity."""
+
+    identity: IdentityName
+    image: Image
+
+
+class CalibrationFields(_CalibrationFields):
+    """Fields of ``POST /collections/{name}/evidence`` in JSON."""
+
+    probes: Annotated[
+        list[ProbeFields], Field(max_length=MAX_PROBES, description="photos of enrolled identities")
+    ] = []
+
+
+class CalibrationForm(_CalibrationFields):
+    """The same as a form: the first identity goes with the first image, and so on."""
+
+    identity: Annotated[
+        list[IdentityName], Field(max_length=MAX_PROBES, description="whom each image shows, in their order")
+    ] = []
+    image: Annotated[
+        list[Image], Field(max_length=MAX_PROBES, description="photos of enrolled identities")
+    ] = []
+
+    @model_validator(mode="after")
+    def _pairs(self) -> CalibrationForm:
+        if len(self.identity) != len(self.image):
+            raise ValueError(
+                f"identity and image go in pairs, in the same order; got {len(self.identity)} and "
+                f"{len(self.image)}"
+            )
+        return self
+
+    @property
+    def probes(self) -> list[ProbeFields]:
+        """The pairs."""
+        pairs = zip(self.identity, self.image, strict=True)
+        return [ProbeFields(identity=identity, image=image) for identity, image in pairs]
 
 
 class CollectionFields(_Fields):

@@ -8,6 +8,7 @@ once, when the bundle is loaded. Its bounds treat subjects, not pairs, as indepe
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -318,6 +319,15 @@ def smallest_fmr(subjects: int) -> float:
     0.01
     """
     return _LEAST_EXPECTED_PAIRS / (subjects * (subjects - 1) / 2.0)
+
+
+def subjects_for(fmr: float) -> int:
+    """Return how many subjects it takes to support a false match rate.
+
+    >>> subjects_for(1e-1), subjects_for(1e-2), subjects_for(1e-3)
+    (9, 25, 78)
+    """
+    return next(count for count in itertools.count(2) if smallest_fmr(count) <= fmr)
 
 
 def _rounded_up(rate: float) -> float:

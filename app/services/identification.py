@@ -9,13 +9,15 @@ from app.encoding.detection import FaceChoice
 from app.encoding.image_encoder import ImageInput, Timings
 from app.encoding.model import Model
 from app.errors import CollectionNotFoundError
-from app.matching.decision import OperatingPoint, is_match
-from app.services.decisions import Criterion
+from app.matching.decision import is_match
+from app.services.decisions import Criterion, Decision
 from app.services.galleries import Candidate, Galleries
 from app.services.images import Images, Template
 from app.services.models import Models
+from app.services.own_evidence import OwnEvidence, OwnEvidences
 from app.storage import collections
-from app.storage.database import Database
+from app.storage.database import Database, Session
+from app.storage.records import Collection
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Identification:
     candidates: list[tuple[Candidate, bool]]
     gallery_size: int
     revision: int
-    point: OperatingPoint
+    decision: Decision
     model: Model
     template: Template
     timings: Timings
@@ -36,11 +38,14 @@ class Identification:
 class IdentificationService:
     """The use case behind ``POST /identify``."""
 
-    def __init__(self, database: Database, models: Models, images: Images, galleries: Galleries) -> None:
+    def __init__(
+        self, database: Database, models: Models, images: Images, galleries: Galleries, own: OwnEvidences
+    ) -> None:
         self._database = database
         self._models = models
         self._images = images
         self._galleries = galleries
+        self._own = own
 
     async def identify(
         self,
@@ -53,7 +58,8 @@ class IdentificationService:
     ) -> Identification:
         """Search a collection for the identities nearest to an image.
 
-        The threshold is taken for the gallery's size at the revision that was searched.
+        The threshold is taken for the gallery's size at the revision that was searched, from the collection's
+        own evidence where it has any that supports what is asked.
 
         Raises:
             CollectionNotFoundError: There is none of that name.
@@ -63,27 +69,33 @@ class IdentificationService:
             BusyError: Too much is waiting.
         """
         try:
-            found = await self._database.read(collections.get, collection)
+            found, own = await self._database.read(_opened, self._own, collection)
         except CollectionNotFoundError:
             self._galleries.forget(collection)
             raise
         model = self._models.of_collection(found)
-        criterion.check(model)
+        criterion.decide(model, own)
         timings = Timings()
         (probe,) = await self._images.encode(model, [image], face, timings)
         started = time.perf_counter()
         result = await self._galleries.search(collection, probe.embedding, model, top_k)
         search_ms = (time.perf_counter() - started) * 1e3
-        point = criterion.point(model, gallery_size=result.gallery_size)
-        candidates = [(c, is_match(c.distance, point.threshold)) for c in result.candidates]
+        decision = criterion.decide(model, own, gallery_size=result.gallery_size)
+        threshold = decision.point.threshold
+        candidates = [(c, is_match(c.distance, threshold)) for c in result.candidates]
         return Identification(
             any(matched for _, matched in candidates),
             candidates,
             result.gallery_size,
             result.revision,
-            point,
+            decision,
             model,
             probe,
             timings,
             search_ms,
         )
+
+
+def _opened(session: Session, kept: OwnEvidences, name: str) -> tuple[Collection, OwnEvidence | None]:
+    collection = collections.get(session, name)
+    return collection, kept.of(session, collection)

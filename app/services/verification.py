@@ -10,11 +10,12 @@ from app.encoding.detection import FaceChoice
 from app.encoding.image_encoder import ImageInput, Timings
 from app.encoding.model import Model
 from app.errors import ModelMismatchError
-from app.matching.decision import OperatingPoint, is_match
+from app.matching.decision import is_match
 from app.matching.distances import distance
-from app.services.decisions import Criterion
+from app.services.decisions import Criterion, Decision
 from app.services.images import Images, Template
 from app.services.models import Models
+from app.services.own_evidence import OwnEvidence, OwnEvidences
 from app.storage import collections, identities
 from app.storage.database import Database, Session
 from app.storage.records import Collection, GalleryEntry
@@ -26,7 +27,7 @@ class Verification:
 
     match: bool
     distance: float
-    point: OperatingPoint
+    decision: Decision
     model: Model
     templates: list[Template]
     timings: Timings
@@ -36,10 +37,11 @@ class Verification:
 class VerificationService:
     """The use case behind ``POST /verify``."""
 
-    def __init__(self, database: Database, models: Models, images: Images) -> None:
+    def __init__(self, database: Database, models: Models, images: Images, own: OwnEvidences) -> None:
         self._database = database
         self._models = models
         self._images = images
+        self._own = own
 
     async def compare_images(
         self,
@@ -71,6 +73,8 @@ class VerificationService:
     ) -> Verification:
         """Compare an image with the nearest reference of an enrolled identity.
 
+        A rate or a threshold is read from the collection's own evidence, where it has any that supports it.
+
         Raises:
             CollectionNotFoundError, IdentityNotFoundError: There is none of that name.
             ModelMismatchError: The collection was made by another model than asked for.
@@ -79,7 +83,7 @@ class VerificationService:
             BusyError: Too much is waiting.
         """
         started = time.perf_counter()
-        found, references = await self._database.read(_references, collection, identity)
+        found, own, references = await self._database.read(_references, self._own, collection, identity)
         search_ms = (time.perf_counter() - started) * 1e3
         chosen = self._models.of_collection(found, model)
         for reference in references:
@@ -89,27 +93,30 @@ class VerificationService:
                     bound=chosen.model_id,
                     other=f"a template of another model ({reference.model_digest[:12]})",
                 )
-        point = criterion.point(chosen, gallery_size=1)
+        decision = criterion.decide(chosen, own)
         timings = Timings()
         (probe,) = await self._images.encode(chosen, [image], face, timings)
         metric = chosen.manifest.metric
         value = min(distance(probe.embedding, r.embedding, metric) for r in references)
-        return Verification(
-            is_match(value, point.threshold), value, point, chosen, [probe], timings, search_ms
-        )
+        match = is_match(value, decision.point.threshold)
+        return Verification(match, value, decision, chosen, [probe], timings, search_ms)
 
 
 async def compare_images(
     images: Images, model: Model, pair: Sequence[ImageInput], criterion: Criterion, face: FaceChoice
 ) -> Verification:
     """Compare two images with one model; needs no store. Raises as ``VerificationService.compare_images``."""
-    point = criterion.point(model, gallery_size=1)
+    decision = criterion.decide(model)
     timings = Timings()
     first, second = await images.encode(model, pair, face, timings)
     value = distance(first.embedding, second.embedding, model.manifest.metric)
-    return Verification(is_match(value, point.threshold), value, point, model, [first, second], timings, 0.0)
+    match = is_match(value, decision.point.threshold)
+    return Verification(match, value, decision, model, [first, second], timings, 0.0)
 
 
-def _references(session: Session, name: str, identity: str) -> tuple[Collection, list[GalleryEntry]]:
+def _references(
+    session: Session, kept: OwnEvidences, name: str, identity: str
+) -> tuple[Collection, OwnEvidence | None, list[GalleryEntry]]:
     collection = collections.get(session, name)
-    return collection, identities.embeddings_of(session, collection, identity)
+    references = identities.embeddings_of(session, collection, identity)
+    return collection, kept.of(session, collection), references

@@ -111,4 +111,5 @@ def _plain(row: CollectionRow) -> Collection:
         policy=dict(row.policy),
         revision=row.revision,
         created_at=with_zone(row.created_at),
+        evidence_id=row.evidence_id,
     )

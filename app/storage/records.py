@@ -21,6 +21,48 @@ class Collection:
     policy: dict[str, Any]
     revision: int
     created_at: datetime
+    evidence_id: int | None = None
+    """Number of the evidence measured on its own people; None where the model bundle's is in force."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is known of a collection's own evidence, beside the trials.
+
+    Attributes:
+        model_digest: Of the model that made the embeddings.
+        revision: The collection's, whose references were compared.
+        description: One line: whose trials, and how they were formed.
+        subjects: Identities compared.
+        images: References and probes together.
+        mated: Mated trials run.
+        nonmated: Non-mated trials run.
+    """
+
+    model_digest: str
+    revision: int
+    description: str
+    subjects: int
+    images: int
+    mated: int
+    nonmated: int
+
+
+@dataclass(frozen=True)
+class StoredEvidence:
+    """A collection's own evidence as stored.
+
+    Attributes:
+        id: Never given to another one.
+        measurement: What is known of it.
+        created_at: When it was stored.
+        trials: An npz file; not checked yet.
+    """
+
+    id: int
+    measurement: Measurement
+    created_at: datetime
+    trials: bytes
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
+    Text,
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -57,8 +58,11 @@ class CollectionRow(Base):
     model_digest: Mapped[str] = mapped_column(String(64))
     policy: Mapped[dict[str, Any]] = mapped_column(JSON)
     revision: Mapped[int] = mapped_column(BigInteger)
-    """Rises by one with every committed change of the collection."""
+    """Rises by one with every committed change of what it holds."""
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)
+    evidence_id: Mapped[int | None] = mapped_column(BigId)
+    """The evidence in force, by its number in ``evidence``; None for the model bundle's own. No foreign key:
+    the two tables would refer to each other, and one that is missing must not stop a request anyway."""
 
 
 class IdentityRow(Base):
@@ -106,6 +110,28 @@ class RemovalRow(Base):
     )
     revision: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     identity_id: Mapped[int] = mapped_column(BigInteger)
+
+
+class EvidenceRow(Base):
+    """Trials that were measured on a collection's own people."""
+
+    __tablename__ = "evidence"
+    # Numbers are never reused: processes remember the trials by them.
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), index=True)
+    model_digest: Mapped[str] = mapped_column(String(64))
+    revision: Mapped[int] = mapped_column(BigInteger)
+    """The collection's revision whose references were compared."""
+    description: Mapped[str] = mapped_column(Text)
+    subjects: Mapped[int] = mapped_column(Integer)
+    images: Mapped[int] = mapped_column(Integer)
+    mated: Mapped[int] = mapped_column(BigInteger)
+    nonmated: Mapped[int] = mapped_column(BigInteger)
+    trials: Mapped[bytes] = mapped_column(LargeBinary)
+    """The arrays of ``app.matching.evidence``, as npz."""
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)
 
 
 class ApiKeyRow(Base):

@@ -723,8 +723,204 @@ def stored_rows() -> Iterator[Row]:
         "change of an identity: a form",
         as_form([("metadata", Raw("{}"))]),
     )
+    yield from evidence_rows()
     yield Row(
         "model-unknown", "GET", "/models/nothing", "model_not_found", "nothing", "model in the path: unknown"
+    )
+
+
+def evidence_rows() -> Iterator[Row]:
+    """Yield rows of ``/collections/{name}/evidence``."""
+    for method in ("GET", "POST", "DELETE"):
+        for what, name, code, names in (
+            ("unknown", "nowhere", "collection_not_found", "nowhere"),
+            ("other characters", "a%20b", "invalid_request", "name"),
+        ):
+            yield Row(
+                f"{method}-evidence-{what}",
+                method,
+                f"/collections/{name}/evidence",
+                code,
+                names,
+                f"collection in the path: {what}",
+            )
+        yield Row(
+            f"{method}-evidence-query",
+            method,
+            "/collections/default/evidence?colour=red",
+            "invalid_request",
+            "colour",
+            "unknown query parameter",
+        )
+    for method in ("GET", "POST"):
+        yield Row(
+            f"{method}-evidence-moved",
+            method,
+            "/collections/moved/evidence",
+            "model_mismatch",
+            "moved",
+            "collection made by another build of its model",
+        )
+    yield Row(
+        "DELETE-evidence-none",
+        "DELETE",
+        "/collections/default/evidence",
+        "evidence_not_found",
+        "no evidence of its own",
+        "no evidence of its own",
+    )
+    yield Row(
+        "evidence-few",
+        "POST",
+        "/collections/default/evidence",
+        "too_few_identities",
+        "takes 25",
+        "calibration: fewer than 25 identities",
+    )
+    yield Row(
+        "evidence-double",
+        "POST",
+        "/collections/twins/evidence",
+        "duplicates_suspected",
+        "visavis audit --collection twins",
+        "calibration: more close pairs of identities than chance explains",
+    )
+    photo = base64.b64encode(PHOTO).decode()
+    one = f'{{"identity": "ada", "image": "{photo}"}}'
+    for what, body, code, names in (
+        ("probes not a list", f'{{"probes": {one}}}', "invalid_request", "probes"),
+        ("probes null", '{"probes": null}', "invalid_request", "probes"),
+        ("a probe that is text", '{"probes": ["ada"]}', "invalid_request", "probes.0"),
+        (
+            "a probe without an image",
+            '{"probes": [{"identity": "ada"}]}',
+            "invalid_request",
+            "probes.0.image",
+        ),
+        (
+            "a probe without an identity",
+            f'{{"probes": [{{"image": "{photo}"}}]}}',
+            "invalid_request",
+            "probes.0.identity",
+        ),
+        (
+            "a probe with another field",
+            f'{{"probes": [{one[:-1]}, "colour": "red"}}]}}',
+            "invalid_request",
+            "probes.0.colour",
+        ),
+        (
+            "an image that is not base64",
+            '{"probes": [{"identity": "ada", "image": "***"}]}',
+            "image_unreadable",
+            "probes.0.image",
+        ),
+        (
+            "an image that is a number",
+            '{"probes": [{"identity": "ada", "image": 7}]}',
+            "invalid_request",
+            "probes.0.image",
+        ),
+        ("1,001 probes", f'{{"probes": [{", ".join([one] * 1001)}]}}', "invalid_request", "probes"),
+        (
+            "a probe of somebody not enrolled",
+            f'{{"probes": [{one.replace("ada", "nobody")}]}}',
+            "identity_not_found",
+            "nobody",
+        ),
+        (
+            "accept_duplicates as text",
+            '{"accept_duplicates": "true"}',
+            "invalid_request",
+            "accept_duplicates",
+        ),
+        ("face not only, largest or central", '{"face": "all"}', "invalid_request", "face"),
+        ("unknown field", '{"image": []}', "invalid_request", "image"),
+        ("JSON, but a list", "[]", "invalid_request", "body"),
+        ("JSON, but empty", "", "invalid_request", "body"),
+    ):
+        yield Row(
+            f"evidence-json-{what}",
+            "POST",
+            "/collections/default/evidence",
+            code,
+            names,
+            f"calibration in JSON: {what}",
+            _json_text(body),
+        )
+    forms: tuple[tuple[str, list[tuple[str, Value]], str, str], ...] = (
+        ("an image without its identity", [("image", File(PHOTO))], "invalid_request", "in pairs"),
+        (
+            "two identities and one image",
+            [("identity", Text("ada")), ("image", File(PHOTO)), ("identity", Text("grace"))],
+            "invalid_request",
+            "in pairs",
+        ),
+        (
+            "text instead of a file",
+            [("identity", Text("ada")), ("image", Text("a.jpg"))],
+            "invalid_request",
+            "image",
+        ),
+        (
+            "a file instead of text",
+            [("identity", File(b"ada")), ("image", File(PHOTO))],
+            "invalid_request",
+            "identity",
+        ),
+        (
+            "the fields of the JSON",
+            [("probes", Raw("[]"))],
+            "invalid_request",
+            "probes",
+        ),
+        (
+            "accept_duplicates twice",
+            [("accept_duplicates", Raw("true")), ("accept_duplicates", Raw("true"))],
+            "invalid_request",
+            "accept_duplicates",
+        ),
+        (
+            "1,001 probes",
+            [("identity", Text("ada")), ("image", File(PHOTO))] * 1001,
+            "invalid_request",
+            "",
+        ),
+        (
+            "a probe of somebody not enrolled",
+            [("identity", Text("nobody")), ("image", File(PHOTO))],
+            "identity_not_found",
+            "nobody",
+        ),
+    )
+    for what, parts, code, names in forms:
+        yield Row(
+            f"evidence-form-{what}",
+            "POST",
+            "/collections/default/evidence",
+            code,
+            names,
+            f"calibration as a form: {what}",
+            as_form(parts),
+        )
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        yield Row(
+            f"evidence-{kind}",
+            "POST",
+            "/collections/default/evidence",
+            "unsupported_media_type",
+            "no body",
+            "calibration: neither a form nor JSON",
+            {"content": b"", "headers": {"Content-Type": kind}},
+        )
+    yield Row(
+        "evidence-untyped",
+        "POST",
+        "/collections/default/evidence",
+        "unsupported_media_type",
+        "no body",
+        "calibration: a body without a content type",
+        {"content": b"{}"},
     )
 
 

@@ -48,6 +48,10 @@ MEANING: dict[str, tuple[str, str]] = {
         "The model is not served here.",
         "Name one of `GET /models`, or add it to `VISAVIS_MODELS`.",
     ),
+    "evidence_not_found": (
+        "The collection has no evidence of its own; the model's counts.",
+        "Nothing, or measure it with `POST`.",
+    ),
     "not_found": ("There is no such address.", "See `/docs`."),
     "method_not_allowed": (
         "The address has no such method; the header `Allow` lists those it has.",
@@ -62,6 +66,15 @@ MEANING: dict[str, tuple[str, str]] = {
     "model_mismatch": (
         "The collection's templates were made by another model, or another build of it.",
         "Leave `model` out, or serve the model that made the collection.",
+    ),
+    "too_few_identities": (
+        "The collection has too few identities to show a false match rate of 1e-2; `needed` says how many it "
+        "takes.",
+        "Enrol more people, or keep to the model's own evidence.",
+    ),
+    "duplicates_suspected": (
+        "More pairs of identities are close to each other than chance explains; `closest` names the nearest.",
+        "Run `visavis audit --collection NAME` and delete what is double, or send `accept_duplicates=true`.",
     ),
     "busy": (
         "Too much is waiting, or the database is locked or away; nothing was changed.",
@@ -138,7 +151,7 @@ def render() -> str:
                 ("/models/", "{id}"),
             ):
                 if path.startswith(prefix):
-                    path = prefix + pattern
+                    path = prefix + pattern + ("/evidence" if path.endswith("/evidence") else "")
             route = f"{row.method} {path}"
             routes = grouped.setdefault((row.what, row.code), [])
             if route not in routes:

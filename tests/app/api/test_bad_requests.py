@@ -40,6 +40,11 @@ def service(tmp_path_factory: pytest.TempPathFactory, angle_models: Any) -> Iter
         reference = NewReference("r", "0" * 64, np.array([1, 0], np.float32), None, {})
         database.write_now(identities.add, moved, 1, "ada", {}, reference)
         database.write_now(collections.add, "orphaned", "gone", "0" * 64, {})
+        digest = client.app.state.context.models.default.digest  # type: ignore[attr-defined]
+        twins = database.write_now(collections.add, "twins", "angles", digest, {})
+        for number in range(25):
+            reference = NewReference(f"twin{number}", digest, np.array([1, 0], np.float32), None, {})
+            database.write_now(identities.add, twins, 1, f"twin {number}", {}, reference)
         yield client
 
 
