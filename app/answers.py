@@ -528,7 +528,7 @@ def collection_view(view: catalogue.CollectionView) -> CollectionView:
 def evidence_in_force(result: calibration.InForce) -> EvidenceInForce:
     """Return whose trials count in a collection."""
     collection, basis, bundle = result.collection, result.basis, result.model.evidence
-    points = [basis.evidence.point_for_fmr(rate) for rate in calibration.rates(basis)]
+    points = [basis.evidence.point_for_fmr(rate) for rate in calibration.rates(basis.evidence)]
     return EvidenceInForce(
         collection=collection.name,
         model=collection.model_id,

@@ -19,6 +19,7 @@ _COMMANDS = {
     "embed": ("app.cli.matching", "Write the embeddings of images to a file."),
     "detect": ("app.cli.matching", "List the faces of an image."),
     "audit": ("app.cli.audit", "Find duplicates, mislabels and look-alikes in a collection or photos."),
+    "calibrate": ("app.cli.calibrate", "Measure error rates on your own people, and decide by them."),
     "identities": ("app.cli.stored", "List, show and delete identities."),
     "collections": ("app.cli.stored", "List, create and delete collections."),
     "models": ("app.cli.stored", "List, show, check and sign model bundles."),

@@ -292,9 +292,9 @@ def _show(answer: Any, text: str, *, as_json: bool) -> None:  # noqa: ANN401 - a
 def _rates(point: OperatingPoint) -> str:
     if point.fmr is None:
         return ""
-    return (
-        f" (FMR {point.fmr:.2g}, at most {point.fmr_upper95:.2g} with 95 % confidence; FNMR {point.fnmr:.2g})"
-    )
+    bound = "" if point.fmr_upper95 is None else f", at most {point.fmr_upper95:.2g} with 95 % confidence"
+    fnmr = "not measured" if point.fnmr is None else f"{point.fnmr:.2g}"
+    return f" (FMR {point.fmr:.2g}{bound}; FNMR {fnmr})"
 
 
 def _json_object(field: str, text: str) -> dict[str, Any]:

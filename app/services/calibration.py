@@ -422,9 +422,9 @@ def description_of(gallery: References, close: ClosePairs, probes: Probes) -> st
     return "; ".join(parts)
 
 
-def rates(basis: Basis) -> list[float]:
+def rates(trials: Evidence) -> list[float]:
     """Return the false match rates of ``TARGETS`` that trials support."""
-    return [target for target in TARGETS if target >= basis.evidence.smallest_fmr]
+    return [target for target in TARGETS if target >= trials.smallest_fmr]
 
 
 def _opened(session: Session, kept: OwnEvidences, name: str) -> tuple[Collection, OwnEvidence | None]:
