@@ -79,7 +79,7 @@ def test_threshold_of_the_models_evidence_is_tried_for_the_size_of_the_gallery(
     answer = visavis_json(*arguments(people, angle_models, "--enrolled-share", 0.9))["at_max_fpir"]
     assert answer["0.1"]["supported"] is True
     assert answer["0.01"]["supported"] is False
-    assert "with 18 enrolled it needs a false match rate of 0.00056" in answer["0.01"]["reason"]
+    assert "with 18 enrolled it needs a false match rate below 0.00061" in answer["0.01"]["reason"]
 
 
 def test_share_of_enrolled_subjects_sets_the_gallery(people: Path, angle_models: Path) -> None:

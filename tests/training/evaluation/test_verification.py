@@ -19,6 +19,7 @@ from training.evaluation.verification import (
     cross_validated_accuracy,
     dealt_folds,
     evaluate,
+    fold_accuracies,
     run_trials,
 )
 
@@ -334,3 +335,21 @@ def test_trial_with_an_image_that_failed_is_infinitely_far() -> None:
     trials = run_trials(listed, embedded_at([0, None, 90]), "cosine")
     assert trials.distance == pytest.approx([np.inf, 1.0, np.inf])
     assert trials.compared.tolist() == [False, True, False]
+
+
+def test_accuracy_is_the_mean_of_the_folds_each_at_the_threshold_of_the_others() -> None:
+    # Fold 0 would be right at 0.5, fold 1 at 0.25; each is judged by the other's.
+    trials = trials_of([0.1, 0.3, 0.1, 0.2], [0.7, 0.8, 0.3, 0.4], [0, 0, 1, 1, 0, 0, 1, 1])
+    folds = fold_accuracies(trials)
+    assert [fold.threshold for fold in folds] == pytest.approx([0.25, 0.5])
+    assert [fold.accuracy for fold in folds] == [0.75, 0.5]
+    assert cross_validated_accuracy(trials).mean == 0.625
+
+
+def test_rates_at_other_thresholds_are_those_at_the_default_one() -> None:
+    trials = random_trials(5)
+    report = evaluate(trials, 0.9, points={"same": 0.9, "strict": 0.5}, resamples=50)
+    assert report.at_points["same"] == report.at_default
+    assert report.at_points["strict"].fmr == fmr(trials, 0.5)
+    assert report.at_points["strict"].fnmr == fnmr(trials, 0.5)
+    assert list(report.as_json()["at_operating_points"]) == ["same", "strict"]

@@ -134,6 +134,15 @@ def test_det_draws_the_rates_and_names_the_curve() -> None:
     assert axes.get_legend().get_texts()[0].get_text() == "model (EER 25.00 %)"
 
 
+def test_det_of_searches_names_their_rates() -> None:
+    axes = det_curve({"model": error_curve(MATED, NONMATED)}, searches=True).axes[0]
+    assert axes.get_xlabel() == "false positive identification rate (FPIR)"
+    assert axes.get_ylabel() == "false negative identification rate (FNIR)"
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[0].startswith("model (equal at ")
+    assert labels[-1] == "FPIR = FNIR"
+
+
 def test_det_axes_are_normal_deviates() -> None:
     transform = det_curve({"model": error_curve(MATED, NONMATED)}).axes[0].xaxis.get_transform()
     # Quantiles of the standard normal distribution: 0.0228 lies two deviations below the middle.

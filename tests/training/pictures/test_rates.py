@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.pictures.rates import Estimate, Series, cmc_curve, comparison_bars, oneshot_curve
+from training.pictures.rates import (
+    Estimate,
+    Series,
+    Span,
+    cmc_curve,
+    comparison_bars,
+    fold_accuracies,
+    oneshot_curve,
+    rate_intervals,
+    rates_over_threshold,
+)
 from training.pictures.style import png
 
 WAYS = np.array([2, 5, 20])
@@ -65,3 +75,42 @@ def test_rows_go_from_top_to_bottom() -> None:
 @pytest.mark.parametrize("measures", [{}, {"EER": {}}, {"EER": {"a": Estimate(0.0)}}])
 def test_bars_of_nothing_give_a_picture(measures) -> None:
     assert png(comparison_bars(measures))
+
+
+def test_rates_over_the_threshold_have_bands_and_marks() -> None:
+    threshold = np.array([0.5, 1.0, 1.5])
+    fpir = Series(np.array([0.0, 0.05, 1.0]), np.array([0.0, 0.02, 0.9]), np.array([0.01, 0.1, 1.0]))
+    figure = rates_over_threshold(threshold, {"FPIR": fpir}, {"late": 1.2, "early": 0.7})
+    axes = figure.axes[0]
+    assert legend(axes) == ["FPIR", "early: 0.7", "late: 1.2"]
+    # A rate of zero is drawn below the lowest decade that is shown.
+    assert axes.get_ylim()[0] == pytest.approx(0.01)
+    assert axes.lines[0].get_ydata().tolist() == pytest.approx([0.001, 0.05, 1.0])
+    assert png(figure)
+
+
+def test_folds_are_dots_around_their_mean() -> None:
+    axes = fold_accuracies(np.array([0.9, 0.95, 1.0]), 0.95, 0.05).axes[0]
+    mean, dots = axes.lines
+    assert mean.get_ydata()[0] == 0.95
+    assert (dots.get_xdata().tolist(), dots.get_ydata().tolist()) == ([1, 2, 3], [0.9, 0.95, 1.0])
+    assert axes.get_ylim()[0] < 0.9
+
+
+def test_a_withheld_rate_has_its_interval_and_no_dot() -> None:
+    spans = {
+        "shown": Span(0.1, 0.05, 0.2),
+        "withheld": Span(None, 0.0, 0.9),
+        "no trials": Span(None, None, None),
+    }
+    figure = rate_intervals({"FMR": spans})
+    axes = figure.axes[0]
+    lines = [(line.get_marker(), np.asarray(line.get_xdata()).tolist()) for line in axes.lines]
+    # The axis ends at what is shown, 0.2 and some more; the withheld rate's interval goes on.
+    assert axes.get_xlim() == pytest.approx((0.0, 0.216))
+    assert lines[0] == ("None", [0.05, 0.2])
+    assert lines[1] == ("o", [0.1])
+    assert lines[2] == ("None", [0.0, pytest.approx(0.216)])
+    assert lines[3][0] == ">"
+    assert len(lines) == 4
+    assert png(figure)

@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import base64
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from tests.support.page import Page
 from training.pictures import report as module
 from training.pictures.progress import triplet_kinds
-from training.pictures.report import Command, DataSet, OperatingPoint, Part, Report, Result, Table
+from training.pictures.report import (
+    Block,
+    Command,
+    Comparison,
+    DataSet,
+    OperatingPoint,
+    Part,
+    Report,
+    Result,
+    Shot,
+    ShotGroup,
+    Table,
+)
 
-VOID = {"meta", "img", "br", "link", "input", "hr"}
 HOSTILE = "</style><script>alert('x')</script>\"' onload=x & 김민수"
-
-
-class Page(HTMLParser):
-    """Elements in order with their attributes, and the text between them; refuses wrong nesting."""
-
-    def __init__(self, html) -> None:
-        super().__init__()
-        self.elements, self.text, self._open = [], [], []
-        self.feed(html)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag, attrs) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data) -> None:
-        if "style" not in self._open and data.strip():
-            self.text.append(data.strip())
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def triplets():
@@ -63,9 +48,27 @@ def full(name="omniglot"):
         tables=[Table(name, [name], [[name]])],
         worst=Table(name, [name, name], [[name, name]]),
         serving=[Command(name, name)],
+        kind=name,
+        points_lead=name,
+        point_tables=[Table(name, [name], [[name]])],
+        blocks=[
+            Block(
+                "cohorts",
+                name,
+                lead=name,
+                facts={name: name},
+                tables=[Table(name, [name], [[name]])],
+                groups=[
+                    ShotGroup(
+                        name, name, [Comparison([Shot("data:image/png;base64,", name, name)], name, True)]
+                    )
+                ],
+                tail=name,
+            )
+        ],
         note=name,
     )
-    for section in ("results", "points", "worst", "embeddings", "training"):
+    for section in ("results", "points", "worst", "embeddings", "training", "cohorts"):
         report.picture(triplets(), name, caption=name, alternative=name, section=section)
     return report
 
@@ -159,6 +162,27 @@ def test_rates_are_shown_with_their_intervals() -> None:
 
 def test_a_rate_that_is_not_known_is_empty() -> None:
     assert OperatingPoint("p", 0.5, "FMR 1 %", 0.01).rates == ("1.00 %", "", "")
+
+
+def test_blocks_are_shown_in_their_order_with_their_pictures() -> None:
+    report = Report(
+        "digits", "One sentence.", blocks=[Block("cohorts", "Cohorts"), Block("failures", "Failed")]
+    )
+    report.picture(triplets(), "Title", caption="Caption.", alternative="Words.", section="failures")
+    page = Page(report.html())
+    assert [attributes["id"] for attributes in page.all("section")] == ["cohorts", "failures"]
+    assert [a["href"] for a in page.all("a")] == ["#content", "#cohorts", "#failures"]
+    assert [attributes["alt"] for attributes in page.all("img")] == ["Words."]
+
+
+@pytest.mark.parametrize(("right", "kind"), [(True, "right"), (False, "wrong")])
+def test_shots_have_their_names_roles_and_a_frame_by_the_outcome(right, kind) -> None:
+    shots = [Shot("data:image/png;base64,AA", "ada/1", "probe"), Shot("data:image/png;base64,BB", "bob/2")]
+    group = ShotGroup("Closest", "Caption.", [Comparison(shots, "distance 0.5", right)])
+    page = Page(Report("digits", "", blocks=[Block("pairs", "Worst pairs", groups=[group])]).html())
+    assert [(a["src"][-2:], a["alt"]) for a in page.all("img")] == [("AA", "ada/1"), ("BB", "bob/2")]
+    assert {"class": kind} in page.all("figure")
+    assert {"ada/1", "probe", "bob/2", "distance 0.5", "Closest"} <= set(page.text)
 
 
 def test_a_small_picture_is_drawn_with_lines() -> None:
