@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field
 
@@ -21,6 +21,9 @@ from app.services.images import Template
 from app.services.verification import Verification
 from app.services.views import face_fields
 from app.storage.records import Identity
+
+DEFAULT_PRIOR: Final = 0.5
+"""Probability, before looking, that two images show one subject, or that a probe shows somebody enrolled."""
 
 
 class Box(BaseModel):
@@ -122,9 +125,25 @@ class _Grounds(BaseModel):
     timings_ms: TimingsView
 
 
+FmrAtDistance = Annotated[
+    float | None,
+    Field(description="share of non-mated trials that were as close or closer; null where not measured"),
+]
+Probability = Annotated[
+    float | None,
+    Field(
+        description="probability that both show one subject, from how often mated and non-mated trials are "
+        "at such a distance and from the prior; null where no mated trials were measured"
+    ),
+]
+
+
 class _PairDecision(BaseModel):
     match: Annotated[bool, Field(description="distance <= threshold")]
     distance: Annotated[float, Field(description="smaller is closer; unit of the metric")]
+    fmr_at_distance: FmrAtDistance
+    probability: Probability
+    prior: Annotated[float, Field(description="probability before looking, as the request has it")]
 
 
 class Verified(_Grounds, _PairDecision):
@@ -140,6 +159,11 @@ class CandidateView(BaseModel):
     identity: str
     distance: float
     match: bool
+    fmr_at_distance: FmrAtDistance
+    probability: Annotated[
+        float | None,
+        Field(description="as in a verification, with the prior shared out: prior / gallery_size"),
+    ]
     metadata: dict[str, Any]
 
 
@@ -150,12 +174,15 @@ class _SearchDecision(BaseModel):
     predicted_fpir: Annotated[
         float | None,
         Field(
-            description="share of searches by strangers that return a match, predicted as "
-            "gallery_size x FMR: no less than the truth, however the comparisons depend on one another"
+            description="share of searches by strangers that return a match, from searches measured in "
+            "galleries of such a size; null above the largest threshold measured"
         ),
     ]
     predicted_fpir_upper95: Annotated[
-        float | None, Field(description="the same from the 95 % upper bound of the FMR")
+        float | None, Field(description="95 % upper confidence bound of it; people count as independent")
+    ]
+    prior: Annotated[
+        float, Field(description="probability, before looking, that the probe shows somebody enrolled")
     ]
     revision: Annotated[int, Field(description="state of the collection that was searched")]
 
@@ -418,11 +445,14 @@ def enrolled(result: enrolment.Enrolled, started: float) -> Enrolled:
     )
 
 
-def verified(result: Verification, started: float) -> Verified:
-    """Return the answer to a verification."""
+def verified(result: Verification, started: float, *, prior: float = DEFAULT_PRIOR) -> Verified:
+    """Return the answer to a verification; the prior is between 0 and 1."""
     return Verified(
         match=result.match,
         distance=result.distance,
+        fmr_at_distance=result.decision.basis.evidence.fmr(result.distance),
+        probability=_probability(result.decision.basis, result.model, result.distance, prior),
+        prior=prior,
         threshold=result.decision.point.threshold,
         metric=result.model.manifest.metric,
         operating_point=result.decision.point,
@@ -434,8 +464,11 @@ def verified(result: Verification, started: float) -> Verified:
     )
 
 
-def identified(result: Identification, started: float) -> Identified:
-    """Return the answer to an identification."""
+def identified(result: Identification, started: float, *, prior: float = DEFAULT_PRIOR) -> Identified:
+    """Return the answer to an identification; the prior is between 0 and 1."""
+    basis, size = result.decision.basis, result.gallery_size
+    # Nobody is found in an empty gallery.
+    predicted = basis.evidence.fpir(result.decision.point.threshold, size) if size else (0.0, 0.0)
     return Identified(
         match=result.match,
         candidates=[
@@ -444,6 +477,8 @@ def identified(result: Identification, started: float) -> Identified:
                 identity=candidate.identity,
                 distance=candidate.distance,
                 match=matched,
+                fmr_at_distance=basis.evidence.fmr(candidate.distance),
+                probability=_probability(basis, result.model, candidate.distance, prior / size),
                 metadata=candidate.metadata,
             )
             for rank, (candidate, matched) in enumerate(result.candidates, start=1)
@@ -451,10 +486,11 @@ def identified(result: Identification, started: float) -> Identified:
         threshold=result.decision.point.threshold,
         metric=result.model.manifest.metric,
         gallery_size=result.gallery_size,
-        predicted_fpir=_fpir(result.decision.point.fmr, result.gallery_size),
-        predicted_fpir_upper95=_fpir(result.decision.point.fmr_upper95, result.gallery_size),
+        predicted_fpir=predicted[0] if predicted else None,
+        predicted_fpir_upper95=predicted[1] if predicted else None,
+        prior=prior,
         operating_point=result.decision.point,
-        evidence=evidence_view(result.decision.basis),
+        evidence=evidence_view(basis),
         model=result.model.model_id,
         model_digest=result.model.digest,
         revision=result.revision,
@@ -463,9 +499,10 @@ def identified(result: Identification, started: float) -> Identified:
     )
 
 
-def _fpir(fmr: float | None, gallery_size: int) -> float | None:
-    """Return the union bound over a gallery; None where the FMR is not known."""
-    return None if fmr is None else min(1.0, fmr * gallery_size)
+def _probability(basis: Basis, model: Model, distance: float, prior: float) -> float | None:
+    """Return the probability from the decision's trials; from the bundle's where those have no mated ones."""
+    ratio = basis.evidence.likelihood_ratio or model.evidence.likelihood_ratio
+    return None if ratio is None else ratio.probability(distance, prior)
 
 
 def embedded(model: Model, template: Template, timings: Timings, started: float) -> Embedded:

@@ -104,7 +104,7 @@ async def verify(request: Request, context: ContextDep) -> answers.Verified:
             pair, model=fields.model, criterion=criterion, face=fields.face
         )
     DECISIONS.labels("verify", result.model.model_id, result.match).inc()
-    return _observed(context, answers.verified(result, started))
+    return _observed(context, answers.verified(result, started, prior=fields.prior))
 
 
 @router.post(
@@ -131,7 +131,7 @@ async def identify(request: Request, context: ContextDep) -> answers.Identified:
         face=fields.face,
     )
     DECISIONS.labels("identify", result.model.model_id, result.match).inc()
-    return _observed(context, answers.identified(result, started))
+    return _observed(context, answers.identified(result, started, prior=fields.prior))
 
 
 @router.post(

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
 
+from app.answers import DEFAULT_PRIOR
 from app.encoding.detection import FaceChoice
 from app.errors import InvalidRequestError
 from app.services.catalogue import CollectionPolicy
@@ -93,6 +94,14 @@ class _Criterion(_Fields):
         Annotated[str, Field(min_length=1, max_length=64)] | None,
         Field(description="name of one of the model's operating points"),
     ] = None
+
+    prior: Annotated[
+        Rate,
+        Field(
+            description="probability, before looking, that the two images show one subject (in a search: "
+            "that the image shows somebody enrolled); changes `probability` alone, never the decision"
+        ),
+    ] = DEFAULT_PRIOR
 
 
 class VerifyFields(_Criterion):

@@ -46,6 +46,13 @@ from app.settings import load_settings
 _rate = FiniteRange(0, 1, min_open=True, max_open=True)
 _threshold = click.option("--threshold", type=FiniteRange(0), help="Distance at or below which it matches.")
 _point = click.option("--operating-point", help="Name of one of the model's operating points.")
+_prior = click.option(
+    "--prior",
+    type=_rate,
+    default=answers.DEFAULT_PRIOR,
+    show_default=True,
+    help="Probability, before looking, that it is the same subject, or somebody enrolled.",
+)
 _model = click.option("--model", help="Model id.  [default: the first of VISAVIS_MODELS]")
 
 
@@ -99,6 +106,7 @@ def enroll(
 @click.option("--max-fmr", type=_rate, help="False match rate that the decision must hold.")
 @_threshold
 @_point
+@_prior
 @face_option("largest")
 @database_option
 @models_dir_option
@@ -112,6 +120,7 @@ def verify(
     max_fmr: float | None,
     threshold: float | None,
     operating_point: str | None,
+    prior: float,
     face: FaceChoice,
     as_json: bool,
     **store: Any,  # noqa: ANN401 - database_url and models_dir
@@ -142,11 +151,16 @@ def verify(
         pair = [read_image(image, "image"), read_image(str(other_image), "other_image")]
         with closing(Workers(0, len(pair))) as workers:
             result = run(compare_images(Images(workers), loaded, pair, criterion, face))
-    answer = answers.verified(result, started)
+    answer = answers.verified(result, started, prior=prior)
     text = (
         f"{'match' if answer.match else 'no match'}: distance {answer.distance:.4f}, "
         f"threshold {answer.threshold:.4f}{_rates(answer.operating_point)}"
     )
+    if answer.fmr_at_distance is not None and answer.probability is not None:
+        text += (
+            f"\nof strangers {answer.fmr_at_distance:.2g} are as close; one subject with a probability of "
+            f"{answer.probability:.2g} if it was {prior:g} before looking"
+        )
     _show(answer, text, as_json=as_json)
     sys.exit(0 if answer.match else NO_MATCH)
 
@@ -160,6 +174,7 @@ def verify(
 @click.option("--max-fpir", type=_rate, help="False positive identification rate to hold.")
 @_threshold
 @_point
+@_prior
 @face_option("largest")
 @database_option
 @models_dir_option
@@ -171,6 +186,7 @@ def identify(
     max_fpir: float | None,
     threshold: float | None,
     operating_point: str | None,
+    prior: float,
     face: FaceChoice,
     as_json: bool,
     **store: Any,  # noqa: ANN401 - database_url and models_dir
@@ -190,7 +206,7 @@ def identify(
             criterion=criterion,
             face=face,
         )
-        return answers.identified(result, started)
+        return answers.identified(result, started, prior=prior)
 
     with open_context(load_settings(**given(**store)), existing=True) as context:
         answer = run(work(context))

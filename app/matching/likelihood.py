@@ -73,13 +73,10 @@ def fit(
     with np.errstate(divide="ignore"):
         logarithm = np.log(level) - np.log1p(-level)
     logarithm = np.clip(logarithm, math.log(smallest), math.log(largest))
-    # A level holds over several cells: it is put at their middle, and the first and last also at the ends.
+    # A level holds from the middle of its first cell to that of its last.
     last = np.cumsum(size) - 1
-    middle = (centre[last - size + 1] + centre[last]) / 2.0
-    return LikelihoodRatio(
-        np.r_[centre[0], middle, centre[-1]] if middle.size > 1 else middle,
-        np.r_[logarithm[0], logarithm, logarithm[-1]] if middle.size > 1 else logarithm,
-    )
+    ends = np.stack([centre[last - size + 1], centre[last]], axis=1)
+    return LikelihoodRatio(ends.ravel(), np.repeat(logarithm, 2))
 
 
 def _falling(
