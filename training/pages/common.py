@@ -222,6 +222,11 @@ def interval(lower: float, upper: float) -> str:
     return f"{percent(lower)} to {percent(upper)}"
 
 
+def whole(text: str) -> str:
+    """Return a text of a narrow column in which no number parts from its sign of percent."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
 def decided(distance: float, threshold: float, *, mated: bool) -> tuple[str, bool]:
     """Return distance and decision in words, and whether the decision is right."""
     match = distance <= threshold

@@ -20,6 +20,7 @@ from training.pages.common import (
     no_image_twice,
     page,
     shot,
+    whole,
 )
 from training.pictures.distances import curve_of_trials, det_curve, roc_curve
 from training.pictures.rates import Span, rate_intervals
@@ -122,7 +123,7 @@ def _folds(folds: tuple[Fold, ...], *, by_list: bool) -> Table:
         "Accuracy by fold, " + ("as the list lays them out" if by_list else "trials dealt at random"),
         ["", *(str(number) for number in range(1, len(folds) + 1))],
         [
-            ["right", *(percent(fold.accuracy) for fold in folds)],
+            ["right", *(whole(percent(fold.accuracy)) for fold in folds)],
             ["threshold", *(f"{fold.threshold:.4f}" for fold in folds)],
         ],
     )
@@ -146,10 +147,10 @@ def _points(report: Report, measured: Measurement) -> Table:
 def _rates(at: Rates) -> tuple[str, ...]:
     return (
         f"{at.threshold:.4f}",
-        percent(at.fmr),
-        interval(at.fmr_lower95, at.fmr_upper95),
-        percent(at.fnmr),
-        interval(at.fnmr_lower95, at.fnmr_upper95),
+        whole(percent(at.fmr)),
+        whole(interval(at.fmr_lower95, at.fmr_upper95)),
+        whole(percent(at.fnmr)),
+        whole(interval(at.fnmr_lower95, at.fnmr_upper95)),
     )
 
 
@@ -243,8 +244,7 @@ def _cohort(cohort: Cohort) -> list[str]:
         row.append("withheld" if share.rate is None else percent(share.rate))
         known = share.lower95 is not None and share.upper95 is not None
         row.append(interval(share.lower95 or 0.0, share.upper95 or 0.0) if known else "")
-    # Many narrow columns: a number must not part from its sign.
-    return [cell.replace(" %", "\N{NO-BREAK SPACE}%") for cell in row]
+    return [whole(cell) for cell in row]
 
 
 def _cohort_picture(shown: Page, report: CohortReport) -> None:
