@@ -2,10 +2,10 @@
 
     python -m training.refresh_bundle models/digits [models/...]
 
-Operating points and evidence summary come from ``evidence.npz``, golden pairs from ``encoder.onnx`` and the
-operating points, digests from the files that lie in the folder; then the bundle is sealed. Names, recipe,
-results, card and plots stay. Run it after changing any file of a bundle. A bundle that needs nothing comes
-out as it was, byte for byte, and keeps its signature.
+Operating points, evidence summary and the results measured with it come from ``evidence.npz``, golden pairs
+from ``encoder.onnx`` and the operating points, digests from the files that lie in the folder; then the bundle
+is sealed. Names, recipe, other results, card and plots stay. Run it after changing any file of a bundle. A
+bundle that needs nothing comes out as it was, byte for byte, and keeps its signature.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from app.errors import VisavisError
 from app.matching.evidence import read_evidence
 from training.bundle_files import file_entries, write_manifest
 from training.golden import add_pairs
-from training.measured_evidence import evidence_summary, operating_points
+from training.measured_evidence import default_point, evidence_results, evidence_summary, operating_points
 
 
 def refresh_bundle(folder: Path) -> Manifest:
@@ -28,16 +28,22 @@ def refresh_bundle(folder: Path) -> Manifest:
 
     Raises:
         BundleError: The manifest is invalid, or the bundle is not sound even now.
-        ValueError: The evidence supports no operating point, or not the default one.
+        ValueError: The evidence supports no operating point.
     """
     manifest = read_manifest(folder)
-    points = operating_points(read_evidence(folder / manifest.evidence.file))
+    file = folder / manifest.evidence.file
+    evidence, results = read_evidence(file), evidence_results(file)
+    points, default = operating_points(evidence), manifest.default_operating_point
+    if default not in {point.name for point in points}:
+        default = default_point(evidence).name or ""
     add_pairs(folder, points, manifest.metric)
     changed = {
         **manifest.model_dump(),
         "files": file_entries(folder, tuple(manifest.files)),
         "operating_points": points,
-        "evidence": evidence_summary(folder / manifest.evidence.file),
+        "default_operating_point": default,
+        "evidence": evidence_summary(file),
+        "results": {**manifest.results, **({"evidence": results} if results else {})},
     }
     refreshed = Manifest.model_validate(changed)
     write_manifest(folder, refreshed)

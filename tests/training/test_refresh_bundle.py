@@ -38,7 +38,9 @@ def test_bundle_that_needs_nothing_comes_out_as_it_was_and_keeps_its_signature(f
 
 def test_new_evidence_gives_new_thresholds_and_golden_pairs_about_them(folder: Path) -> None:
     before = read_manifest(folder)
-    write_evidence(folder / "evidence.npz", MeasuredEvidence(angle_evidence(160), "more people", 320, 1))
+    write_evidence(
+        folder / "evidence.npz", MeasuredEvidence(angle_evidence(160), "more people", 320, 1, {"eer": 0.1})
+    )
     with pytest.raises(BundleError, match=r"^angles/evidence\.npz is altered"):
         load_bundle(folder, "cpu")
     result = CliRunner().invoke(main, [str(folder)])
@@ -49,12 +51,20 @@ def test_new_evidence_gives_new_thresholds_and_golden_pairs_about_them(folder: P
     assert manifest.operating_points == operating_points(read_evidence(folder / "evidence.npz"))
     assert manifest.operating_points != before.operating_points
     assert (manifest.evidence.source, manifest.evidence.subjects) == ("more people", 160)
+    assert manifest.results == {"evidence": {"eer": 0.1}}
     golden = read_golden(folder, manifest)
     assert len(golden.images) == 3 + len(golden.pairs)
     for point in manifest.operating_points:
         apart = golden.pair_distance - point.threshold
         assert apart.min() < 0 < apart.max()
         assert np.abs(apart).min() < 0.01
+
+
+def test_evidence_that_supports_the_default_point_no_more_gives_a_laxer_one(folder: Path) -> None:
+    write_evidence(folder / "evidence.npz", MeasuredEvidence(angle_evidence(12), "few people", 24, 0))
+    refreshed = refresh_bundle(folder)
+    assert [point.name for point in refreshed.operating_points] == ["fmr-1e-1"]
+    assert refreshed.default_operating_point == "fmr-1e-1"
 
 
 def test_bundle_written_before_there_were_seals_and_pairs_gets_both(folder: Path) -> None:
