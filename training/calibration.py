@@ -466,7 +466,7 @@ def _report(done: Calibrated) -> str:
         counts = errors.counts()
         lines += [
             "",
-            f"labels    likely wrong: {counts['subjects_taken_as_one']} subjects that are one with another, "
+            f"labels    likely wrong: {counts['subjects_taken_as_one']} subject names whose subject has another, "
             f"{counts['images_of_another_subject']} images of another subject, "
             f"{counts['copies_under_two_subjects']} photos under two subjects. They count as labelled; "
             f"{done.work / LABEL_ERRORS} names them, {CARD} has the rates without them.",

@@ -124,7 +124,7 @@ def _label_errors(results: Mapping[str, Any]) -> list[str]:
     if "subjects_without" not in found:
         return [f"{how} None were found."]
     kinds = [
-        f"{found['subjects_taken_as_one']} subject names that are one subject with another",
+        f"{found['subjects_taken_as_one']} subject names whose subject has another name as well",
         f"{found['images_of_another_subject']} images of another subject",
         f"{found['copies_under_two_subjects']} photos that occur under two subjects",
     ]

