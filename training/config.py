@@ -341,6 +341,14 @@ class Loop(Spec):
     stop_on_collapse: bool = True
 
 
+class Export(Spec):
+    """What the exported graph does beside the encoder."""
+
+    shifts: tuple[tuple[int, int], ...] = ()
+    """Drawings alone: soften the ink and average the embeddings of copies moved by so many pixels down and
+    right (``training.encoders.views``)."""
+
+
 class RunConfig(Spec):
     """One training run."""
 
@@ -357,6 +365,7 @@ class RunConfig(Spec):
     augmentation: Augmentation | None = None
     optimiser: Optimiser = Optimiser()
     loop: Loop
+    export: Export = Export()
     metric: Metric = "euclidean"
     """Distance of the exported embeddings."""
     fixed_threshold: float | None = None
@@ -372,8 +381,8 @@ class RunConfig(Spec):
 
     @property
     def digest(self) -> str:
-        """Hex SHA-256 of the configuration: a checkpoint goes on only with the one it began with."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Hex SHA-256 of what decides the weights: a checkpoint goes on only with what it began with."""
+        text = json.dumps(self.model_dump(mode="json", exclude={"export"}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -53,6 +53,8 @@ def _batches(config: RunConfig) -> Iterator[str]:
 
 
 def _measures(config: RunConfig) -> Iterator[str]:
+    if config.export.shifts and not getattr(config.encoder, "ink", False):
+        yield f"export.shifts are for encoders of drawings (residual with ink), not for {config.encoder.kind}"
     if config.objective.kind == "weighted-l1" and config.metric != "l1":
         yield f'objective weighted-l1 needs metric = "l1", not "{config.metric}": its weights are folded in'
     if config.loop.best_by == "oneshot" and config.data.source in TEXT_SOURCES | TWO_KIND_SOURCES:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from training.data.parts import ImageParts, load_image_parts
 from training.data.pipeline import WHOLE, Share, labelled_batches, pair_batches
 from training.distribute import Distribution
 from training.embedding import Embed, embed_images
+from training.encoders.views import averaged_over_views
 from training.faces_bundle import faces_encoder
 from training.learner import Learner
 from training.measured_evidence import default_point
@@ -130,7 +131,7 @@ def run_images(
     )
     shared.leave_unless_chief()
     bundle = export.emptied(out / "models" / config.name)
-    model = exportable(learner)
+    model = exportable(learner, config.export.shifts)
     golden = export.write_golden(model, bundle)
     samples = np.concatenate([golden, parts.test.images.images[:PARITY_SAMPLES]])
     parity = export.write_encoder(model, bundle, samples)
@@ -225,9 +226,16 @@ def batches(config: RunConfig, parts: ImageParts, first_step: int, share: Share 
     return pair_batches(data.images, data.images, pairs, config.augmentation, **common)
 
 
-def exportable(learner: Learner) -> keras.Model:
-    """Return the encoder in float32, with the weights of a weighted L1 head folded in."""
+def exportable(learner: Learner, shifts: Sequence[tuple[int, int]] = ()) -> keras.Model:
+    """Return the encoder in float32, with the weights of a weighted L1 head folded in.
+
+    Args:
+        learner: Trained.
+        shifts: Of the views whose embeddings are averaged; none for the image as it is.
+    """
     model = export.float32_copy(learner.left)
+    if shifts:
+        model = averaged_over_views(model, shifts)
     if isinstance(learner.objective, WeightedL1Objective):
         model = export.with_folded_scale(model, learner.objective.folded_scale())
     return model
