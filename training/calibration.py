@@ -49,6 +49,8 @@ FAILURES: Final = "failures.json"
 ROLE: Final = "evidence only: nothing was trained on it, none of it is in the bundle"
 """Of the images in the manifest's list of data sets."""
 
+SERVED: Final = "with the exported graph through the service's own code"
+
 PLOT_DPI: Final = 90
 
 Bar = Callable[[int, str], AbstractContextManager[Callable[[int], None]]]
@@ -187,7 +189,9 @@ def calibrate_bundle(
     partial = out.with_name(f"{out.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(model_folder, partial / model_id)
-    manifest = write_measured(partial / model_id, model.manifest, measurement, data.resolve().name, about)
+    manifest = write_measured(
+        partial / model_id, model.manifest, measurement, data_name=data.resolve().name, about=about
+    )
     _replace(partial, out)
     return Calibrated(out, work, manifest, measurement)
 
@@ -315,7 +319,15 @@ def report_label_errors(measurement: Measurement, photos: Photos, work: Path) ->
 
 
 def write_measured(
-    folder: Path, manifest: Manifest, measurement: Measurement, data_name: str, about: str = ""
+    folder: Path,
+    manifest: Manifest,
+    measurement: Measurement,
+    *,
+    data_name: str | None = None,
+    about: str = "",
+    plots: Iterable[str] = PLOTS,
+    unit: str = "subjects",
+    how: str = SERVED,
 ) -> Manifest:
     """Write evidence, plots, golden decisions, card, manifest and seal into a bundle's folder.
 
@@ -323,17 +335,23 @@ def write_measured(
         folder: The bundle, its graphs and golden embeddings in place.
         manifest: As it was.
         measurement: On the exported graph.
-        data_name: Of the images, for the list of data sets.
+        data_name: Of the images, for the list of data sets; None leaves that as it is.
         about: What they are, for the card.
+        plots: Which of ``PLOTS``.
+        unit: What bounds count as independent, for the card.
+        how: The trials were run, for the card.
     """
     from training.bundle_files import file_entries, write_manifest  # noqa: PLC0415 - onnx is an extra
     from training.golden import add_pairs  # noqa: PLC0415
 
     write_evidence(folder / EVIDENCE, measurement.measured)
-    write_plots(folder, measurement, manifest.model_id, manifest.metric)
+    write_plots(folder, measurement, manifest.model_id, manifest.metric, files=plots)
     add_pairs(folder, measurement.points, manifest.metric)
-    write_card(folder, manifest.metric, about)
-    others = [item for item in manifest.datasets if item.get("role") != ROLE]
+    write_card(folder, manifest.metric, about, unit=unit, how=how)
+    datasets = manifest.datasets
+    if data_name is not None:
+        others = [item for item in datasets if item.get("role") != ROLE]
+        datasets = (*others, {"name": data_name, "role": ROLE, "licence": "not recorded"})
     changed = Manifest.model_validate(
         {
             **manifest.model_dump(),
@@ -341,7 +359,7 @@ def write_measured(
             "operating_points": measurement.points,
             "default_operating_point": measurement.default.name,
             "evidence": evidence_summary(folder / EVIDENCE),
-            "datasets": [*others, {"name": data_name, "role": ROLE, "licence": "not recorded"}],
+            "datasets": datasets,
             "results": {**manifest.results, "evidence": dict(measurement.measured.results)},
         }
     )
@@ -382,7 +400,9 @@ def write_plots(
             (folder / file).write_bytes(png(figures[file], dpi=PLOT_DPI))
 
 
-def write_card(folder: Path, metric: str, about: str = "", *, unit: str = "subjects") -> None:
+def write_card(
+    folder: Path, metric: str, about: str = "", *, unit: str = "subjects", how: str = SERVED
+) -> None:
     """Write the evidence's part of the model card, from ``evidence.npz`` and the plots that lie there.
 
     Raises:
@@ -396,6 +416,7 @@ def write_card(folder: Path, metric: str, about: str = "", *, unit: str = "subje
         plots=[name for name in PLOTS if (folder / name).is_file()],
         about=about,
         unit=unit,
+        how=how,
     )
     text = card.read_text(encoding="utf-8") if card.is_file() else f"# Model card: `{folder.name}`\n"
     try:
@@ -466,8 +487,8 @@ def _report(done: Calibrated) -> str:
         counts = errors.counts()
         lines += [
             "",
-            f"labels    likely wrong: {counts['subjects_taken_as_one']} subject names whose subject has another, "
-            f"{counts['images_of_another_subject']} images of another subject, "
+            f"labels    likely wrong: {counts['subjects_taken_as_one']} subject names whose subject has "
+            f"another, {counts['images_of_another_subject']} images of another subject, "
             f"{counts['copies_under_two_subjects']} photos under two subjects. They count as labelled; "
             f"{done.work / LABEL_ERRORS} names them, {CARD} has the rates without them.",
         ]

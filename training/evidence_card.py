@@ -17,7 +17,7 @@ END: Final = "<!-- /evidence -->"
 PLOTS: Final = {
     "evidence-det.png": "FNMR against FMR of these trials, with the operating points",
     "evidence-distances.png": "Distances of mated and of non-mated trials, with the thresholds",
-    "reliability.png": "Stated probability against the share that is mated, on held-out people",
+    "reliability.png": "Stated probability against the share that is mated, on trials it was not fitted on",
 }
 """Files that may stand beside the card, with what they show."""
 
@@ -59,6 +59,7 @@ def evidence_section(
     plots: Sequence[str] = (),
     about: str = "",
     unit: str = "subjects",
+    how: str = "with the exported graph",
 ) -> str:
     """Return the part of the card, markers included.
 
@@ -69,10 +70,11 @@ def evidence_section(
         plots: Files among ``PLOTS`` that stand beside the card.
         about: What the images are, in words; a paragraph or more.
         unit: What bounds count as independent.
+        how: The trials were run, in words.
     """
     paragraphs = [
         *([about] if about else []),
-        _measured(summary, results),
+        _measured(summary, results, how),
         _points(results["operating_points"]),
         f"Thresholds are {metric} distances. Bounds and intervals are of 95 % and take {unit}, not pairs, "
         "for independent. Other images than these will have other rates.",
@@ -89,11 +91,11 @@ def evidence_section(
     return "\n\n".join([BEGIN, *paragraphs, END])
 
 
-def _measured(summary: EvidenceSummary, results: Mapping[str, Any]) -> str:
+def _measured(summary: EvidenceSummary, results: Mapping[str, Any], how: str) -> str:
     failed = f"{summary.failures_to_acquire:,} of {summary.images:,} images"
     reasons = ", ".join(f"{code} {count:,}" for code, count in results["failures_to_acquire"].items())
     return (
-        f"Thresholds: {summary.source}, with the exported graph through the service's own code. "
+        f"Thresholds: {summary.source}, {how}. "
         f"{summary.mated:,} mated and {summary.nonmated:,} non-mated trials. Failures to acquire: {failed}"
         + (f" ({reasons})." if reasons else ".")
     )
