@@ -17,6 +17,7 @@ from app.errors import VisavisError
 from tests.support.cli import visavis
 from training.config import RunConfig, load_recipe
 from training.pictures.style import percent
+from training.remeasure_bundle import remeasure_bundle
 from training.runs import images
 from training.runs.image_pictures import surplus, worst_trials
 from training.runs.image_run import ImageRun, RunFolderError, read_run
@@ -179,6 +180,23 @@ def test_bundle_loads_and_its_manifest_lists_small_plots(either: Trained) -> Non
 def test_card_shows_the_plots_that_the_bundle_has(digits: Trained) -> None:
     card = (digits.run.bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert set(re.findall(r"\]\((\w+\.png)\)", card)) == IN_BUNDLE
+
+
+def test_measured_anew_the_bundle_comes_out_byte_for_byte(copied: Path, tmp_path: Path) -> None:
+    bundle = next((copied / "models").iterdir())
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    (bundle / "evidence.npz").write_bytes(b"lost")
+    remeasure_bundle(bundle, tmp_path, tmp_path / "prepared")
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+
+
+def test_card_says_how_far_probabilities_hold(either: Trained) -> None:
+    manifest = load_bundle(either.run.bundle, "cpu").manifest
+    evidence: Any = manifest.results["evidence"]
+    card = (either.run.bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert f"expected calibration error {evidence['probability']['ece']:.4f} (" in card
+    # The digits are all there are, and letters look alike by nature: no labels are doubted.
+    assert "label_errors" not in evidence
 
 
 def test_worst_trials_are_those_farthest_beyond_the_threshold_and_show_no_image_twice(
