@@ -168,7 +168,7 @@ def _galleries(galleries: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list
     return [
         "Identification: the threshold by number of identities enrolled, and in brackets the 95 % upper "
         "bound of the false positive identification rate there.",
-        _table(["asked for", *(f"{size} enrolled" for size in GALLERIES)], rows),
+        _table(["asked for", *(f"{size:,} enrolled" for size in GALLERIES)], rows),
     ]
 
 

@@ -23,7 +23,7 @@ from training.measured_evidence import MeasuredEvidence, default_point, operatin
 from training.trial_sets import TrialSet
 
 MAX_FPIR: Final = (0.1, 0.01)
-GALLERIES: Final = (10, 50, 100, 250)
+GALLERIES: Final = (10, 100, 1000, 10_000)
 
 STEPS: Final = 3 + 2 * len(SEEDS)
 """What ``progress`` adds up to, roughly: parts of the work."""
