@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.support.bundles import write_angle_bundle
+from tests.support.crowd import crowd_evidence
 from tests.support.service import serving, settings_for
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -21,6 +22,14 @@ def angle_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     write_angle_bundle(folder)
     write_angle_bundle(folder, "other", metric="cosine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def crowd_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the small bundle ``crowd``, measured on people at random angles."""
+    folder = tmp_path_factory.mktemp("crowd")
+    write_angle_bundle(folder, "crowd", evidence=crowd_evidence())
     return folder
 
 

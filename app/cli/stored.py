@@ -238,7 +238,7 @@ def verify_model(path: Path, trusted_keys: Path | None, as_json: bool) -> None:
         f"({GOLDEN_TOLERANCE:g} is allowed)"
     )
     click.echo(
-        f"decisions  {golden.decisions} of {golden.pairs} pairs are the reference's, no distance off by more "
+        f"decisions  {golden.decisions} on {golden.pairs} pairs are the reference's, no distance off by more "
         f"than {golden.largest_distance_difference:.2g}"
     )
     click.echo(

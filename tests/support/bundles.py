@@ -75,13 +75,19 @@ def angle_evidence(subjects: int = 100) -> Evidence:
     )
 
 
-def write_angle_bundle(models_dir: Path, model_id: str = "angles", *, metric: str = "euclidean") -> Path:
+def write_angle_bundle(
+    models_dir: Path,
+    model_id: str = "angles",
+    *,
+    metric: str = "euclidean",
+    evidence: Evidence | None = None,
+) -> Path:
     """Write a complete bundle of the ``angles`` model and return its folder."""
     folder = models_dir / model_id
     folder.mkdir(parents=True)
     (folder / "encoder.onnx").write_bytes(angle_encoder())
     images = np.array([[[[255], [0]]], [[[0], [255]]], [[[200], [200]]]], np.uint8)
-    evidence = angle_evidence()
+    evidence = evidence or angle_evidence()
     points = operating_points(evidence)
     encoding = Encoding.model_validate({**ENCODING, "metric": metric})
     golden = with_pairs(

@@ -58,8 +58,8 @@ def synthetic(
     return counts, names
 
 
-def report(cohorts: Mapping[str, int], **options: object) -> CohortReport:
-    counts, names = synthetic(cohorts, errors=options.get("errors"))
+def report(cohorts: Mapping[str, int], *, errors: Mapping[str, int] | None = None) -> CohortReport:
+    counts, names = synthetic(cohorts, errors=errors)
     return cohort_report(counts, names, threshold=THRESHOLD, asked_fmr=0.01, minimum=30)
 
 
@@ -109,7 +109,8 @@ def test_rates_are_those_of_the_cohorts_trials() -> None:
     got = cohort_report(counts, names, threshold=THRESHOLD, asked_fmr=0.99, minimum=1)
     a, b, unlabelled = got.cohorts
     assert [cohort.name for cohort in got.cohorts] == ["a", "b", UNKNOWN]
-    assert (a.subjects, a.fnmr.trials, a.fnmr.rate) == (2, 3, pytest.approx(1 / 3))
+    assert (a.subjects, a.fnmr.trials) == (2, 3)
+    assert a.fnmr.rate == pytest.approx(1 / 3)
     assert (a.fmr_within.trials, a.fmr_others.trials) == (2, 4)
     # Four pairs of subjects show a rate of 0.99, one does not.
     assert a.fmr_others.rate == 0.5
@@ -334,7 +335,7 @@ def test_known_rates_are_recovered_and_intervals_hold_them_about_as_often_as_the
     for key, shares in seen.items():
         rates = np.array([share.rate for share in shares], np.float64)
         assert rates.mean() == pytest.approx(truth[key], rel=0.1), key
-        held[key] = np.mean([share.lower95 <= truth[key] <= share.upper95 for share in shares])
-    print("\n" + "\n".join(f"{name} {kind}: held in {share:.1%}" for (name, kind), share in held.items()))
+        ends = np.array([(share.lower95, share.upper95) for share in shares], np.float64)
+        held[key] = float(((ends[:, 0] <= truth[key]) & (truth[key] <= ends[:, 1])).mean())
     assert min(held.values()) >= 0.9
     assert np.mean(list(held.values())) >= 0.94

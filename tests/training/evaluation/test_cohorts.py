@@ -24,7 +24,8 @@ def some_trials() -> Trials:
 def test_trials_that_were_not_compared_do_not_count() -> None:
     got = measured_by_cohort(some_trials(), ["a"] * 40, rates(0.0, 0.1), asked_fmr=0.01)
     (only,) = got.cohorts
-    assert (only.subjects, only.fnmr.trials, only.fnmr.rate) == (39, 39, pytest.approx(1 / 39))
+    assert (only.subjects, only.fnmr.trials) == (39, 39)
+    assert only.fnmr.rate == pytest.approx(1 / 39)
     assert only.fmr_within.trials == 39 * 38 // 2
     assert (got.threshold, got.asked_fmr) == (0.5, 0.01)
 

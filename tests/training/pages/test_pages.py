@@ -194,7 +194,8 @@ def test_thumbnails_are_the_images_made_small(lfw: Path, tmp_path: Path, angle_m
     with Image.open(io.BytesIO(base64.b64decode(shown.partition(",")[2]))) as small:
         assert small.size == (236, 118)
         left, right = (small.convert("L").getpixel((x, 60)) for x in (50, 190))
-        assert (left, right) == (pytest.approx(0, abs=8), pytest.approx(255, abs=8))
+        assert left == pytest.approx(0, abs=8)
+        assert right == pytest.approx(255, abs=8)
 
 
 def test_page_takes_the_place_of_the_one_before(lfw: Path, tmp_path: Path, angle_models: Path) -> None:
