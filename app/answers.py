@@ -295,7 +295,7 @@ class ClosePairView(BaseModel):
 
 
 class DuplicatesView(BaseModel):
-    """Pairs of identities within the strictest threshold that the model's evidence supports."""
+    """Pairs of identities so close to each other that few are expected there."""
 
     threshold: float
     seen: int

@@ -38,6 +38,7 @@ from app.errors import (
     ModelMismatchError,
     TooFewIdentitiesError,
 )
+from app.matching.chance import chance_of
 from app.matching.distances import distance
 from app.matching.evidence import Evidence, evidence_arrays, subjects_for
 from app.matching.many_tests import poisson_tail
@@ -56,10 +57,13 @@ LARGEST_RATE: Final = TARGETS[0]
 """A collection that cannot show even this rate is not calibrated: the model's evidence says more."""
 MOST_IDENTITIES: Final = 5_000
 """Identities that are compared with one another, of more a random draw. They show rates down to 2.4e-7."""
-DUPLICATES_LEVEL: Final = 1e-3
-"""Probability of so many close pairs below which a gallery is refused. The mean is the model's upper bound of
-the rate: where a gallery's people are no more alike than that, chance refuses about one in a thousand at most
-(Poisson's law, because close pairs of different people are rare and hardly share a member)."""
+DUPLICATES_LEVEL: Final = 5e-4
+"""Chance of so many close pairs below which a gallery is refused. It is looked at twice, so chance refuses
+about one gallery in a thousand at most, where its people are no more alike than the model's evidence and
+the gallery itself say (Poisson's law, because close pairs of different people are rare and seldom share a
+member)."""
+_EXPECTED_AT_SECOND: Final = 0.1
+"""Pairs that chance leaves within the distance of the second look, so that three are too many."""
 CLOSEST_SHOWN: Final = 10
 _TRIALS_KEPT: Final = 10_000
 """Closest non-mated trials kept where the usual share of them would be fewer."""
@@ -124,10 +128,10 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class ClosePairs:
-    """Pairs of identities within the strictest threshold that the model's evidence supports.
+    """Pairs of identities so close to each other that few are expected there.
 
     Attributes:
-        threshold: That threshold.
+        threshold: The distance.
         seen: So many pairs are within it.
         expected: Pairs of different people expected there, at most (95 %).
         closest: The nearest pairs, with their distance.
@@ -139,9 +143,14 @@ class ClosePairs:
     closest: tuple[tuple[str, str, float], ...]
 
     @property
+    def chance(self) -> float:
+        """Probability of so many, or more, where all are different people."""
+        return poisson_tail(self.seen, self.expected)
+
+    @property
     def suspicious(self) -> bool:
         """Whether they are more than chance explains."""
-        return poisson_tail(self.seen, self.expected) < DUPLICATES_LEVEL
+        return self.chance < DUPLICATES_LEVEL
 
 
 @dataclass(frozen=True, eq=False)
@@ -468,18 +477,34 @@ def _references(
 
 
 def _close_pairs(trials: Evidence, gallery: References) -> ClosePairs:
+    """Return the pairs within one of two distances, whichever makes them the less likely.
+
+    The first is the strictest threshold that the model's evidence supports, with the upper bound of the rate
+    there. Where that evidence is of few people the bound is wide; so the second is closer, where the rate is
+    carried down from what was measured (``matching.chance``), and raised where the gallery's own people are
+    more alike.
+    """
     bundle = gallery.model.evidence
-    threshold = bundle.threshold_for(bundle.smallest_fmr)
-    upper = bundle.fmr_upper95(threshold)
-    seen = int(np.searchsorted(trials.nonmated_distance, threshold, side="right"))
+    names, total = gallery.names, trials.nonmated_total
     nearest = zip(
         trials.nonmated_subjects[:CLOSEST_SHOWN].tolist(),
         trials.nonmated_distance[:CLOSEST_SHOWN].tolist(),
         strict=True,
     )
-    return ClosePairs(
-        threshold=threshold,
-        seen=seen,
-        expected=(1.0 if upper is None else upper) * trials.nonmated_total,
-        closest=tuple((gallery.names[one], gallery.names[other], value) for (one, other), value in nearest),
+    closest = tuple((names[one], names[other], value) for (one, other), value in nearest)
+
+    def within(threshold: float, rate: float) -> ClosePairs:
+        seen = int(np.searchsorted(trials.nonmated_distance, threshold, side="right"))
+        return ClosePairs(threshold, seen, rate * total, closest)
+
+    strictest = bundle.threshold_for(bundle.smallest_fmr)
+    bound = bundle.fmr_upper95(strictest)
+    chance = chance_of(bundle)
+    shares = (trials.fmr(chance.high) or 0.0, trials.fmr(chance.low) or 0.0)
+    chance = chance.corrected(total, *shares)
+    nearer = chance.distance_for(_EXPECTED_AT_SECOND / (total * chance.upper))
+    looks = (
+        within(strictest, 1.0 if bound is None else bound),
+        within(nearer, min(1.0, float(chance.rate(nearer)) * chance.upper)),
     )
+    return min(looks, key=lambda look: look.chance)

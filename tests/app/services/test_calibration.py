@@ -139,7 +139,7 @@ def test_fewer_identities_than_show_one_in_a_hundred_are_refused(context: Contex
     assert measure(read(context)).trials.smallest_fmr <= 0.01
 
 
-@pytest.mark.parametrize(("double", "refused"), [(0, False), (3, False), (4, True), (20, True)])
+@pytest.mark.parametrize(("double", "refused"), [(0, False), (4, False), (5, True), (20, True)])
 def test_gallery_with_more_doubles_than_chance_explains_is_refused(
     context: Context, double: int, refused: bool
 ) -> None:
@@ -178,7 +178,7 @@ def test_few_honest_galleries_are_refused(context: Context) -> None:
         references = References(collection, model, names, ({},) * 50, labels, rows, 50)
         _, close = calibration.compared(references, accept_duplicates=True)
         refused += close.suspicious
-    assert refused <= 1
+    assert refused <= 1  # each is one in a thousand
 
 
 def test_probe_of_somebody_not_enrolled_is_refused_before_anything_is_compared(context: Context) -> None:
