@@ -246,18 +246,6 @@ class DuplicatesSuspectedError(VisavisError):
         }
 
 
-class EvidenceNotFoundError(VisavisError):
-    """The collection has no evidence of its own."""
-
-    code = "evidence_not_found"
-
-    def __init__(self, collection: str) -> None:
-        super().__init__(
-            f"collection {collection!r} has no evidence of its own; the model's counts. Measure it with POST "
-            f"/collections/{collection}/evidence, or 'visavis calibrate --collection {collection}'"
-        )
-
-
 class InvalidRequestError(VisavisError):
     """A field is missing, malformed, out of range, unknown or given twice."""
 

@@ -223,10 +223,10 @@ async def get_evidence(context: ContextDep, name: CollectionPath) -> answers.Evi
     tags=["collections"],
     status_code=204,
     dependencies=CHANGING,
-    responses=errors("collection_not_found", "evidence_not_found"),
+    responses=errors("collection_not_found"),
 )
 async def delete_evidence(context: ContextDep, name: CollectionPath) -> Response:
-    """Go back to the model's evidence."""
+    """Go back to the model's evidence; also answered with 204 where it is in force already."""
     await context.calibration.remove(name)
     return Response(status_code=204)
 

@@ -30,7 +30,6 @@ STATUS: Final[dict[str, int]] = {
     "identity_not_found": 404,
     "collection_not_found": 404,
     "model_not_found": 404,
-    "evidence_not_found": 404,
     "not_found": 404,
     "method_not_allowed": 405,
     "upload_timeout": 408,

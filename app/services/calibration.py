@@ -32,7 +32,6 @@ from app.encoding.model import Model
 from app.errors import (
     BusyError,
     DuplicatesSuspectedError,
-    EvidenceNotFoundError,
     IdentityNotFoundError,
     ImageError,
     ModelMismatchError,
@@ -245,11 +244,10 @@ class Calibration:
         return _in_force(collection, self._models.of_collection(collection), own)
 
     async def remove(self, name: str) -> None:
-        """Go back to the model's evidence.
+        """Go back to the model's evidence; nothing happens where it is in force already.
 
         Raises:
             CollectionNotFoundError: There is none of that name.
-            EvidenceNotFoundError: The collection has none of its own.
         """
         await self._database.write(removed, name)
 
@@ -405,8 +403,7 @@ def stored(session: Session, done: Measured) -> Calibrated:
 
 def removed(session: Session, name: str) -> None:
     """Take a collection's own evidence out of force and out of the store; see ``Calibration.remove``."""
-    if not evidence.remove(session, collections.get(session, name)):
-        raise EvidenceNotFoundError(name)
+    evidence.remove(session, collections.get(session, name))
 
 
 def description_of(gallery: References, close: ClosePairs, probes: Probes) -> str:

@@ -762,14 +762,6 @@ def evidence_rows() -> Iterator[Row]:
             "collection made by another build of its model",
         )
     yield Row(
-        "DELETE-evidence-none",
-        "DELETE",
-        "/collections/default/evidence",
-        "evidence_not_found",
-        "no evidence of its own",
-        "no evidence of its own",
-    )
-    yield Row(
         "evidence-few",
         "POST",
         "/collections/default/evidence",

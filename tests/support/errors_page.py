@@ -48,10 +48,6 @@ MEANING: dict[str, tuple[str, str]] = {
         "The model is not served here.",
         "Name one of `GET /models`, or add it to `VISAVIS_MODELS`.",
     ),
-    "evidence_not_found": (
-        "The collection has no evidence of its own; the model's counts.",
-        "Nothing, or measure it with `POST`.",
-    ),
     "not_found": ("There is no such address.", "See `/docs`."),
     "method_not_allowed": (
         "The address has no such method; the header `Allow` lists those it has.",

@@ -33,7 +33,7 @@ def test_verify_answers_with_the_keys_of_the_http_route() -> None:
     answer = visavis_json("verify", "at0.png", "at10.png")
     assert set(answer) == {
         *("match", "distance", "threshold", "metric", "operating_point", "evidence", "model"),
-        *("model_digest", "faces", "timings_ms"),
+        *("model_digest", "faces", "timings_ms", "fmr_at_distance", "probability", "prior"),
     }
     assert answer["distance"] == pytest.approx(BY_10_DEGREES, abs=0.005)
     assert answer["operating_point"]["name"] == "fmr-1e-2"

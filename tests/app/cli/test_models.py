@@ -49,7 +49,7 @@ def test_what_was_checked_is_said(bundle: Path) -> None:
     ]
     assert re.fullmatch(r"golden     7 embeddings, none off by more than \S+ \(0\.001 is allowed\)", lines[4])
     assert re.fullmatch(
-        r"decisions  8 of 4 pairs are the reference's, no distance off by more than \S+", lines[5]
+        r"decisions  8 on 4 pairs are the reference's, no distance off by more than \S+", lines[5]
     )
     assert lines[6:] == ["evidence   100 subjects, 200 mated and 4950 non-mated trials"]
 

@@ -81,6 +81,7 @@ def characters(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         "data.input": {"height": 20, "width": 20, "channels": 1},
         "encoder": {"kind": "mlp", "widths": [32, 16]},
         "augmentation": None,
+        "export.shifts": [],
         **LOOP,
     }
     config = load_recipe("omniglot", smoke=True, changes=small)
