@@ -97,7 +97,7 @@ def _thinned(labels: NDArray[np.int32], largest_total: int, seed: int) -> NDArra
     images = np.bincount(labels)
     if _between_subjects(images) <= largest_total:
         return np.arange(labels.size)
-    most = int(images.max()) - 1
+    most = max(1, int(images.max()) - 1)
     while most > 1 and _between_subjects(np.minimum(images, most)) > largest_total:
         most -= 1
     drawn = np.random.default_rng(seed).permutation(labels.size)

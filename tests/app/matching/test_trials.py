@@ -87,6 +87,10 @@ def test_mated_trials_keep_all_images_when_nonmated_ones_do_not() -> None:
     assert thinned.subjects == 10
 
 
+def test_one_image_of_each_subject_stays_however_many_subjects_there_are() -> None:
+    assert trials._thinned(np.arange(50, dtype=np.int32), 10, 0).tolist() == list(range(50))
+
+
 def test_one_subject_alone_is_no_evidence() -> None:
     rows, _ = _sample(5, 5, 1)
     with pytest.raises(ValueError, match="two subjects"):
