@@ -167,7 +167,6 @@ async def delete_collection(context: ContextDep, name: CollectionPath) -> Respon
         *BODY_ERRORS,
         "image_unreadable",
         "collection_not_found",
-        "identity_not_found",
         "model_mismatch",
         "too_few_identities",
         "duplicates_suspected",

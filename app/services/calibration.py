@@ -32,8 +32,8 @@ from app.encoding.model import Model
 from app.errors import (
     BusyError,
     DuplicatesSuspectedError,
-    IdentityNotFoundError,
     ImageError,
+    InvalidRequestError,
     ModelMismatchError,
     TooFewIdentitiesError,
 )
@@ -213,7 +213,7 @@ class Calibration:
 
         Raises:
             CollectionNotFoundError: There is none of that name.
-            IdentityNotFoundError: A probe is of nobody enrolled.
+            InvalidRequestError: A probe is of nobody enrolled.
             ModelMismatchError: The collection's model is not served here.
             TooFewIdentitiesError, DuplicatesSuspectedError: The collection is no basis for a rate.
             BusyError: Too much is waiting, or another calibration is under way; nothing was stored.
@@ -287,16 +287,20 @@ def read_references(
 
     Raises:
         CollectionNotFoundError: There is none of that name.
-        IdentityNotFoundError: One of the probed is not enrolled.
+        InvalidRequestError: One of the probed is not enrolled.
         ModelMismatchError: The collection's model is not served here, or a template is of another.
         TooFewIdentitiesError: There are too few to show any rate that is of use.
     """
     collection = collections.get(session, name)
     model = models.of_collection(collection)
     numbers = evidence.names(session, collection)
-    for identity in sorted(probed):
-        if identity not in numbers:
-            raise IdentityNotFoundError(identity, name)
+    problems = [
+        {"field": "probes", "problem": f"there is no identity {identity!r}; enrol it or leave its photos out"}
+        for identity in sorted(probed)
+        if identity not in numbers
+    ]
+    if problems:
+        raise InvalidRequestError(problems)
     needed = subjects_for(LARGEST_RATE)
     if len(numbers) < needed:
         raise TooFewIdentitiesError(

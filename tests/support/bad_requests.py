@@ -817,7 +817,7 @@ def evidence_rows() -> Iterator[Row]:
         (
             "a probe of somebody not enrolled",
             f'{{"probes": [{one.replace("ada", "nobody")}]}}',
-            "identity_not_found",
+            "invalid_request",
             "nobody",
         ),
         (
@@ -881,7 +881,7 @@ def evidence_rows() -> Iterator[Row]:
         (
             "a probe of somebody not enrolled",
             [("identity", Text("nobody")), ("image", File(PHOTO))],
-            "identity_not_found",
+            "invalid_request",
             "nobody",
         ),
     )

@@ -94,7 +94,7 @@ def test_text_shows_both_sets_of_trials_at_each_threshold(people: Any) -> None:
 def test_folder_of_somebody_not_enrolled_is_refused(people: Any) -> None:
     result = visavis("calibrate", "--collection", "people", "--probes", photos(eve=[3]))
     assert result.exit_code == 1
-    assert "identity_not_found: there is no identity 'eve'" in result.stderr
+    assert "there is no identity 'eve'" in result.stderr
     assert in_force() is None
 
 

@@ -14,7 +14,7 @@ from app.context import Context, open_context
 from app.errors import (
     CollectionNotFoundError,
     DuplicatesSuspectedError,
-    IdentityNotFoundError,
+    InvalidRequestError,
     ModelMismatchError,
     TooFewIdentitiesError,
 )
@@ -183,7 +183,7 @@ def test_few_honest_galleries_are_refused(context: Context) -> None:
 
 def test_probe_of_somebody_not_enrolled_is_refused_before_anything_is_compared(context: Context) -> None:
     enrol(context, evenly(3))
-    with pytest.raises(IdentityNotFoundError, match="nobody"):
+    with pytest.raises(InvalidRequestError, match="nobody"):
         read(context, "nobody")
 
 
