@@ -77,7 +77,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="module")
 def characters(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Sixty steps on drawn characters in alphabets: an open set with N-way trials."""
-    small = {
+    small: dict[str, Any] = {
         "data.input": {"height": 20, "width": 20, "channels": 1},
         "encoder": {"kind": "mlp", "widths": [32, 16]},
         "augmentation": None,
