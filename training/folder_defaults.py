@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from app.encoding.intake import decode_image
 from app.errors import ImageError
+from app.matching.evidence import subjects_for
 from training.config import FolderData, PKBatches, Residual, RunConfig
 from training.data.errors import DataError
 from training.data.folders import files_by_subject
@@ -27,7 +28,7 @@ from training.data.parts import (
     WHY_SO_MANY,
 )
 from training.data.preparing import LIMITS
-from training.measured_evidence import TARGETS, subjects_for
+from training.measured_evidence import TARGETS
 
 OPENED: Final = 120
 """Files that are opened, evenly spread over the folder."""

@@ -6,7 +6,6 @@ them (``training.measurement``), so that manifest and card follow from it alone.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -105,15 +104,6 @@ def evidence_results(path: Path) -> dict[str, JsonValue]:
         results = json.loads(str(arrays["results"])) if "results" in arrays else {}
     assert isinstance(results, dict)  # noqa: S101 - as written above
     return results
-
-
-def subjects_for(fmr: float) -> int:
-    """Return how many subjects it takes to support a false match rate.
-
-    >>> subjects_for(1e-1), subjects_for(1e-2), subjects_for(1e-3)
-    (9, 25, 78)
-    """
-    return next(count for count in itertools.count(2) if smallest_fmr(count) <= fmr)
 
 
 def tail_share_for(subjects: int) -> float:

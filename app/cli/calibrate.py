@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from app import answers
+from app.cli.cohort_table import cohort_lines
 from app.cli.common import (
     as_json_option,
     database_option,
@@ -25,7 +26,7 @@ from app.context import Context, open_context
 from app.encoding.detection import FaceChoice
 from app.encoding.model import Model
 from app.errors import InvalidRequestError
-from app.matching.cohorts import CohortReport, Share, cohort_report, count_tail
+from app.matching.cohorts import CohortReport, cohort_report, count_tail
 from app.services import audit as auditing
 from app.services import calibration
 from app.services.calibration import Calibrated, Failure, Measured, Probes
@@ -146,7 +147,7 @@ def _of_collection(
         by_cohort = {} if key is None else {"cohorts": [report.as_json() for report in reports]}
         print_json({**answer.model_dump(mode="json"), **by_cohort})
         return
-    click.echo("\n".join([*_lines(answer), *(line for report in reports for line in _cohort_lines(report))]))
+    click.echo("\n".join([*_lines(answer), *(line for report in reports for line in _cohorts(report))]))
 
 
 def _calibrated(
@@ -240,31 +241,10 @@ def _lines(answer: answers.EvidenceMeasured) -> Iterator[str]:
     yield f"smallest FMR that these trials can show: {answer.smallest_fmr:.2g}"
 
 
-def _cohort_lines(report: CohortReport) -> Iterator[str]:
-    every = [*report.cohorts, *([report.together] if report.together else [])]
-    width = max([*(len(cohort.name) for cohort in every), 8]) + 2
+def _cohorts(report: CohortReport) -> Iterator[str]:
     yield ""
-    yield (
-        f"cohorts at a threshold of {report.threshold:.4f} (max FMR {report.asked_fmr:.0e}); in brackets the "
-        "95 % interval"
-    )
-    yield f"{'cohort':<{width}}{'subjects':<10}{'FNMR':<28}{'FMR within':<32}FMR against others"
-    for cohort in every:
-        yield (
-            f"{cohort.name:<{width}}{cohort.subjects:<10}{_share(cohort.fnmr, '.4f'):<28}"
-            f"{_share(cohort.fmr_within, '.2e'):<32}{_share(cohort.fmr_others, '.2e')}"
-        )
-    for hidden in report.suppressed:
-        yield f"{hidden.name}: not shown on its own; {hidden.reason}"
-    yield f"largest to smallest FNMR: {report.fnmr_ratio.in_words}"
-    yield f"largest to smallest FMR within: {report.fmr_ratio.in_words}"
-
-
-def _share(share: Share, style: str) -> str:
-    rate = "withheld" if share.rate is None else f"{share.rate:{style}}"
-    if share.lower95 is None or share.upper95 is None:
-        return rate
-    return f"{rate} ({share.lower95:{style}}, {share.upper95:{style}})"
+    yield f"cohorts at a threshold of {report.threshold:.4f}; in brackets the 95 % interval"
+    yield from cohort_lines(report, f"max FMR {report.asked_fmr:.0e}")
 
 
 def _trials(answer: answers.EvidenceInForce) -> str:

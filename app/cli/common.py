@@ -110,3 +110,8 @@ def expand(paths: Iterable[str], suffixes: frozenset[str]) -> list[Path]:
         else:
             found.append(path)
     return found
+
+
+def span(interval: tuple[float, float], style: str = ".4f") -> str:
+    """Return an interval in brackets."""
+    return f"[{interval[0]:{style}}, {interval[1]:{style}}]"

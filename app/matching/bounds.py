@@ -113,7 +113,15 @@ def rule_of_three(units: int) -> float:
 
 
 def wilson_interval(rate: float, trials: float) -> tuple[float, float]:
-    """Return Wilson's two-sided 95 % interval of a proportion seen in so many independent trials."""
+    """Return Wilson's two-sided 95 % interval of a proportion seen in a number of independent trials.
+
+    Args:
+        rate: Proportion seen, 0 to 1.
+        trials: Above 0; need not be a whole number.
+
+    >>> round(wilson_interval(0.5, 100)[0], 4)
+    0.4038
+    """
     return _wilson(rate, trials, _Z95_TWO_SIDED)
 
 

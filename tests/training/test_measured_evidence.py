@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.matching.distances import Metric, distance
-from app.matching.evidence import Evidence, read_evidence, smallest_fmr
+from app.matching.evidence import Evidence, read_evidence, smallest_fmr, subjects_for
 from app.matching.trials import TAIL_SHARE, all_trials
 from tests.support.bundles import angle_evidence
 from tests.support.images import angle_png
@@ -22,7 +22,6 @@ from training.measured_evidence import (
     evidence_summary,
     operating_points,
     subject_images,
-    subjects_for,
     summary_of,
     tail_share_for,
     write_evidence,

@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from app.cli.cohort_file import check_known, read_cohorts
-from app.cli.common import face_option, models_dir_option, print_json
+from app.cli.cohort_table import cohort_lines
+from app.cli.common import face_option, models_dir_option, print_json, span
 from app.encoding.detection import FaceChoice
 from app.encoding.model import Model
 from app.matching.cohorts import CohortReport, labelled
-from training.cli.cohort_table import cohort_lines
 from training.cli.identification import identification
 from training.cli.measuring import (
     as_json_option,
@@ -24,7 +24,6 @@ from training.cli.measuring import (
     model_line,
     model_option,
     opened,
-    span,
     write_page,
 )
 from training.cli.oneshot import nway, oneshot

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 import numpy as np
 
-from app.cli.common import FiniteRange, face_option, models_dir_option, print_json, progress_bar
+from app.cli.common import FiniteRange, face_option, models_dir_option, print_json, progress_bar, span
 from app.encoding.detection import FaceChoice
 from app.encoding.model import Model
 from app.errors import InsufficientEvidenceError
@@ -24,7 +24,6 @@ from training.cli.measuring import (
     model_option,
     opened,
     seed_option,
-    span,
     write_page,
 )
 from training.evaluation.folders import labelled_files

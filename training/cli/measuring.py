@@ -128,8 +128,3 @@ def model_line(loaded: Model) -> str:
         f"model     {loaded.model_id} {loaded.manifest.version} ({loaded.digest[:12]}), "
         f"{loaded.manifest.metric} distance"
     )
-
-
-def span(interval: tuple[float, float], style: str = ".4f") -> str:
-    """Return an interval in brackets."""
-    return f"[{interval[0]:{style}}, {interval[1]:{style}}]"

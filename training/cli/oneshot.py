@@ -10,7 +10,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from app.cli.common import face_option, models_dir_option, print_json, progress_bar
+from app.cli.common import face_option, models_dir_option, print_json, progress_bar, span
 from app.encoding.detection import FaceChoice
 from app.encoding.model import Model
 from training.cli.measuring import (
@@ -24,7 +24,6 @@ from training.cli.measuring import (
     model_option,
     opened,
     seed_option,
-    span,
     write_page,
 )
 from training.evaluation.folders import LabelledFiles, labelled_files

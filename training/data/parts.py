@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from app.encoding.manifest import DetectorSpec, FaceAlignment, InputSpec, WholeImage
+from app.matching.evidence import subjects_for
 from training.config import (
     AlignedFacesData,
     CharactersData,
@@ -32,7 +33,7 @@ from training.data.preparing import aligned_faces, whole_images
 from training.data.smoke import drawn_characters, drawn_faces, handwritten_digits
 from training.data.splits import Split, split_subjects
 from training.faces_bundle import faces_detector, open_faces
-from training.measured_evidence import FALLBACK, subjects_for
+from training.measured_evidence import FALLBACK
 
 DIGIT_INPUT = InputSpec(height=28, width=28, channels=1)
 

@@ -30,6 +30,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from app.matching import bounds
+
 _Z95_TWO_SIDED: Final = 1.959963984540054
 _T95_BY_FREEDOM: Final = {
     1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 8: 2.306, 10: 2.228, 15: 2.131, 20: 2.086,
@@ -172,14 +174,7 @@ def wilson_interval(rate: float, trials: float) -> Interval:
     >>> wilson_interval(0.5, 100).lower95.__round__(4)
     0.4038
     """
-    z2 = _Z95_TWO_SIDED**2
-    centre = rate + z2 / (2.0 * trials)
-    spread = _Z95_TWO_SIDED * math.sqrt(rate * (1.0 - rate) / trials + z2 / (4.0 * trials * trials))
-    scale = 1.0 + z2 / trials
-    # It always holds the rate; rounding must not say otherwise, nor leave 0 to 1.
-    return Interval(
-        max(0.0, min(rate, (centre - spread) / scale)), min(1.0, max(rate, (centre + spread) / scale))
-    )
+    return Interval(*bounds.wilson_interval(rate, trials))
 
 
 def disjoint_pairs(subjects: NDArray[np.integer]) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from app.cli.common import span
 from app.matching.cohorts import CohortReport, Share
-from training.cli.measuring import span
 
 
 def cohort_lines(report: CohortReport, name: str) -> Iterator[str]:
