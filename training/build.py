@@ -58,6 +58,7 @@ def build_image_encoder(spec: c.Encoder, size: InputSpec) -> keras.Model:
                 l2_convolution=spec.l2_convolution,
                 l2_dense=spec.l2_dense,
                 units=spec.units,
+                batch_norm=spec.batch_norm,
             )
         case c.Residual():
             return residual(
@@ -136,7 +137,7 @@ def build_objective(spec: c.Objective, *, subjects: int) -> o.Objective:
         case c.ClosestNegatives():
             built = o.ClosestNegativesObjective(spec.margin)
         case c.WeightedL1():
-            built = o.WeightedL1Objective()
+            built = o.WeightedL1Objective(spec.mining)
         case c.SigmoidDistance():
             built = o.SigmoidDistanceObjective()
         case c.PairFeatures():

@@ -160,6 +160,8 @@ class Koch(Spec):
     """One for all four convolutions, or one for each."""
     l2_dense: Annotated[float, Field(ge=0)] = 1e-4
     units: Positive = 4096
+    batch_norm: bool = False
+    """Normalise before each activation in training; what is exported is still the paper's net."""
 
 
 class Residual(Spec):
@@ -256,6 +258,8 @@ class WeightedL1(Spec):
     """Koch's head: binary cross-entropy over the sigmoid of a weighted L1 distance."""
 
     kind: Literal["weighted-l1"]
+    mining: Literal["all", "batch_hard"] = "all"
+    """Of the pairs of a ``pk`` batch: all, or of the non-mated ones the hardest of each sample."""
 
 
 class SigmoidDistance(Spec):

@@ -20,7 +20,11 @@ from training.losses.closest_negatives import closest_negatives_loss
 from training.losses.contrastive import batch_contrastive_loss, contrastive_loss
 from training.losses.margin_softmax import MarginSoftmax, margin_softmax_loss
 from training.losses.masks import different_subject, euclidean, mean_where, pairwise_euclidean
-from training.losses.pair_probability import batch_pair_probability_loss, pair_probability_loss
+from training.losses.pair_probability import (
+    PairMining,
+    batch_pair_probability_loss,
+    pair_probability_loss,
+)
 from training.losses.triplet import MINING
 
 Metrics = dict[str, Any]
@@ -135,9 +139,10 @@ class ClosestNegativesObjective(Objective):
 class WeightedL1Objective(Objective):
     """Koch's cross-entropy over the sigmoid of a weighted L1 distance."""
 
-    def __init__(self) -> None:
+    def __init__(self, mining: PairMining = "all") -> None:
         super().__init__()
         self.head = WeightedL1()
+        self.mining = mining
 
     def build(self, embeddings_shape: tf.Tensor) -> None:
         """Make the head's weights, so that a sum over all components starts at about the same logit."""
@@ -149,8 +154,8 @@ class WeightedL1Objective(Objective):
         return self.head.folded_scale()
 
     def on_labels(self, labels: tf.Tensor, embeddings: tf.Tensor) -> Metrics:
-        """Take all pairs of the batch."""
-        return _in_batch(self.head(embeddings[:, None], embeddings[None, :]), labels)
+        """Take the pairs of the batch that are mined."""
+        return _in_batch(self.head(embeddings[:, None], embeddings[None, :]), labels, self.mining)
 
     def on_pairs(self, same: tf.Tensor, left: tf.Tensor, right: tf.Tensor) -> Metrics:
         """Take the pairs given."""
@@ -224,13 +229,13 @@ class MarginSoftmaxObjective(Objective):
         }
 
 
-def _in_batch(logits: tf.Tensor, labels: tf.Tensor) -> Metrics:
-    """Return loss and hits over all pairs of a batch, from logits float32[B, B]."""
+def _in_batch(logits: tf.Tensor, labels: tf.Tensor, mining: PairMining = "all") -> Metrics:
+    """Return the loss over the mined pairs and hits over all pairs of a batch, from logits float32[B, B]."""
     same = ~different_subject(labels)
     off_diagonal = ~tf.eye(tf.shape(logits)[0], dtype=tf.bool)
     right = tf.cast(tf.equal(logits > 0.0, same), tf.float32)
     return {
-        "loss": batch_pair_probability_loss(logits, labels),
+        "loss": batch_pair_probability_loss(logits, labels, mining=mining),
         "accuracy_mated": mean_where(right, same & off_diagonal),
         "accuracy_nonmated": mean_where(right, ~same),
     }

@@ -112,4 +112,8 @@ def _plain(row: CollectionRow) -> Collection:
         revision=row.revision,
         created_at=with_zone(row.created_at),
         evidence_id=row.evidence_id,
+        removals_from=row.removals_from,
+        other_model_id=row.other_model_id,
+        other_model_digest=row.other_model_digest,
+        migration=row.migration,
     )

@@ -244,5 +244,6 @@ def _add_reference(session: Session, identity_id: int, reference: NewReference) 
             embedding=to_bytes(reference.embedding),
             face=reference.face,
             quality=reference.quality,
+            sample_id=reference.sample_id,
         )
     )

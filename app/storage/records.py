@@ -23,6 +23,13 @@ class Collection:
     created_at: datetime
     evidence_id: int | None = None
     """Number of the evidence measured on its own people; None where the model bundle's is in force."""
+    removals_from: int = 0
+    """Removals up to this revision have been pruned."""
+    other_model_id: str | None = None
+    other_model_digest: str | None = None
+    """A second model whose templates are kept too."""
+    migration: str | None = None
+    """``filling`` before the switch to the other model, ``switched`` after it."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,8 @@ class NewReference:
     embedding: NDArray[np.float32]
     face: dict[str, Any] | None
     quality: dict[str, Any]
+    sample_id: str | None = None
+    """Of the photo; None is ``id``."""
 
 
 @dataclass(frozen=True)

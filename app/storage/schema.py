@@ -63,6 +63,13 @@ class CollectionRow(Base):
     evidence_id: Mapped[int | None] = mapped_column(BigId)
     """The evidence in force, by its number in ``evidence``; None for the model bundle's own. No foreign key:
     the two tables would refer to each other, and one that is missing must not stop a request anyway."""
+    removals_from: Mapped[int] = mapped_column(BigInteger, server_default="0", default=0)
+    """Removals up to this revision have been pruned: a gallery that is older cannot follow them."""
+    other_model_id: Mapped[str | None] = mapped_column(String(64))
+    other_model_digest: Mapped[str | None] = mapped_column(String(64))
+    """A second model whose templates are kept too: the one to come, or after the switch the one before."""
+    migration: Mapped[str | None] = mapped_column(String(16))
+    """``filling`` before the switch to the other model, ``switched`` after it; None without another."""
 
 
 class IdentityRow(Base):
@@ -97,6 +104,67 @@ class ReferenceRow(Base):
     embedding: Mapped[bytes] = mapped_column(LargeBinary)
     face: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     quality: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)
+    sample_id: Mapped[str | None] = mapped_column(String(36))
+    """The photo it was made from: templates by two models of one photo share it. None is the template's id."""
+
+
+class KeptImageRow(Base):
+    """The aligned crop of a photo, where the collection's policy keeps it for a change of model."""
+
+    __tablename__ = "kept_images"
+
+    sample_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    identity_id: Mapped[int] = mapped_column(ForeignKey("identities.id", ondelete="CASCADE"), index=True)
+    model_digest: Mapped[str] = mapped_column(String(64))
+    """Of the model whose input this is."""
+    image: Mapped[bytes] = mapped_column(LargeBinary)
+    """PNG of uint8[H, W, C], pixel for pixel what the encoder took."""
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)
+
+
+class IdempotencyKeyRow(Base):
+    """The answer of a write that its caller may send again."""
+
+    __tablename__ = "idempotency_keys"
+
+    caller: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Id of the API key, or empty without keys: callers do not see one another's answers."""
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    request_sha256: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int] = mapped_column(Integer)
+    answer: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now, index=True)
+
+
+class ImportRow(Base):
+    """How far a file has been imported into a collection; written with the rows themselves."""
+
+    __tablename__ = "imports"
+    __table_args__ = (UniqueConstraint("collection_id", "source_sha256"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    source_sha256: Mapped[str] = mapped_column(String(64))
+    position: Mapped[int] = mapped_column(BigInteger)
+    """Rows of the source that are done with, imported or not."""
+    counts: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)
+
+
+class GallerySnapshotRow(Base):
+    """Proof that a snapshot file was written of this very store at a revision.
+
+    A store that was put back from an older backup lacks the row, so the file does not fool it.
+    """
+
+    __tablename__ = "gallery_snapshots"
+
+    nonce: Mapped[str] = mapped_column(String(32), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), index=True)
+    model_digest: Mapped[str] = mapped_column(String(64))
+    revision: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)
 
 

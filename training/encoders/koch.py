@@ -11,7 +11,7 @@ from typing import Literal
 
 import keras
 
-from training.encoders.layers import Ink, ended, image_input
+from training.encoders.layers import BatchNormalization, Ink, ended, image_input
 
 Initialisation = Literal["koch", "he"]
 
@@ -28,6 +28,7 @@ def koch(
     l2_convolution: float | Sequence[float] = 2e-4,
     l2_dense: float = 1e-4,
     units: int = 4096,
+    batch_norm: bool = False,
 ) -> keras.Model:
     """Build uint8[N, size, size, 1] -> float32[N, units] in 0..1 (sigmoid), as the paper draws it.
 
@@ -42,6 +43,9 @@ def koch(
             to 0.1, layer by layer.
         l2_dense: Weight decay of the dense layer.
         units: Size of the embedding; the paper has 4096.
+        batch_norm: Normalises the batch in front of each activation while training (Ioffe and Szegedy, 2015,
+            which the paper could not know). At inference that is a factor and an offset a channel, which fold
+            into the layer before: the trained net is the paper's, found in far fewer steps.
 
     Raises:
         ValueError: The image shrinks to nothing: kernels too large for its size.
@@ -56,23 +60,31 @@ def koch(
         x = keras.layers.Conv2D(
             width,
             kernel,
-            activation="relu",
+            use_bias=not batch_norm,
             kernel_initializer=_normal(0.0, 0.01) if initialisation == "koch" else "he_normal",
             bias_initializer=_normal(0.5, 0.01) if initialisation == "koch" else "zeros",
             kernel_regularizer=keras.regularizers.L2(decay),
             name=f"convolution_{number}",
         )(x)
+        # ReLU and a rising normalisation (scale=False) give the same after the pooling as before it, on a
+        # quarter of the values.
         if number < len(filters):
             x = keras.layers.MaxPooling2D()(x)
+        if batch_norm:
+            x = BatchNormalization(scale=False, momentum=0.98)(x)
+        x = keras.layers.ReLU()(x)
     x = keras.layers.Flatten()(x)
     x = keras.layers.Dense(
         units,
-        activation="sigmoid",
+        use_bias=not batch_norm,
         kernel_initializer=_normal(0.0, 0.2) if initialisation == "koch" else "glorot_normal",
         bias_initializer=_normal(0.5, 0.01) if initialisation == "koch" else "zeros",
         kernel_regularizer=keras.regularizers.L2(l2_dense),
         name="dense",
     )(x)
+    if batch_norm:
+        x = BatchNormalization(momentum=0.98)(x)
+    x = keras.layers.Activation("sigmoid")(x)
     return ended(inputs, x, unit_length=False, name="koch")
 
 

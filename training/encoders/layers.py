@@ -66,7 +66,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
-            scale=self.gamma,
+            scale=ops.ones_like(self.moving_variance) if self.gamma is None else self.gamma,
             offset=self.beta,
             mean=[],
             variance=[],

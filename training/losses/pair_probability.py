@@ -12,7 +12,7 @@ log 2.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -21,9 +21,13 @@ from training.losses.masks import (
     as_float32,
     balanced_mean,
     different_subject,
+    mean_where,
     require_equal_shapes,
     require_same,
+    same_subject,
 )
+
+PairMining = Literal["all", "batch_hard"]
 
 
 def pair_probability_terms(logit: tf.Tensor, same: tf.Tensor) -> tf.Tensor:
@@ -47,15 +51,25 @@ def pair_probability_loss(logit: tf.Tensor, same: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(pair_probability_terms(logit, same))
 
 
-def batch_pair_probability_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Return the cross-entropy over all pairs of a batch, mated and non-mated weighted equally.
+def batch_pair_probability_loss(
+    logits: tf.Tensor, labels: tf.Tensor, *, mining: PairMining = "all"
+) -> tf.Tensor:
+    """Return the cross-entropy over the pairs of a batch, mated and non-mated weighted equally.
 
     Args:
         logits: float[B, B], the head applied to every pair; the diagonal is left out.
         labels: int[B].
+        mining: ``all`` takes every pair. ``batch_hard`` takes all mated pairs and, for each sample, only the
+            non-mated one that costs most: nearly all others are told apart soon and teach nothing more
+            (the rule of Hermans, Beyer, Leibe 2017 for triplets, carried over).
     """
-    terms = pair_probability_terms(logits, tf.logical_not(different_subject(labels)))
-    return balanced_mean(terms, labels)
+    different = different_subject(labels)
+    terms = pair_probability_terms(logits, tf.logical_not(different))
+    if mining == "all":
+        return balanced_mean(terms, labels)
+    hardest = tf.reduce_max(tf.where(different, terms, tf.zeros_like(terms)), axis=1)
+    nonmated = mean_where(hardest, tf.reduce_any(different, axis=1))
+    return 0.5 * (mean_where(terms, same_subject(labels)) + nonmated)
 
 
 @serialisable
