@@ -165,10 +165,17 @@ class ModelMismatchError(VisavisError):
 
     code = "model_mismatch"
 
-    def __init__(self, *, collection: str, bound: str, other: str) -> None:
+    def __init__(
+        self,
+        *,
+        collection: str,
+        bound: str,
+        other: str,
+        remedy: str = "leave `model` out, or serve the model that made the collection",
+    ) -> None:
         super().__init__(
             f"collection {collection!r} holds templates of model {bound}, which cannot be compared with "
-            f"{other}; leave `model` out, or serve the model that made the collection"
+            f"{other}; {remedy}"
         )
 
 
@@ -259,10 +266,74 @@ class InvalidRequestError(VisavisError):
         return {"errors": self.problems}
 
 
+class IdempotencyKeyReusedError(VisavisError):
+    """The Idempotency-Key came with another request before."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Idempotency-Key: another request was answered under this key; send each request under a key of "
+            "its own, and the same one only to repeat it unchanged"
+        )
+
+    def details(self) -> dict[str, object]:
+        return {"field": "Idempotency-Key"}
+
+
+class PreconditionFailedError(VisavisError):
+    """The identity is not at the revision that the request is meant for.
+
+    ``expected`` is None where any would do; ``found`` is None where the identity is not enrolled.
+    """
+
+    code = "precondition_failed"
+
+    def __init__(self, *, identity: str, expected: int | None, found: int | None) -> None:
+        wanted = "an enrolled identity" if expected is None else f"revision {expected}"
+        state = "is not enrolled" if found is None else f"is at revision {found}"
+        super().__init__(
+            f"If-Match asks for {wanted}, and identity {identity!r} {state}; read it again, decide anew, and "
+            "send the ETag that it has then, or leave If-Match out"
+        )
+        self.expected = expected
+        self.found = found
+
+    def details(self) -> dict[str, object]:
+        return {"expected_revision": self.expected, "revision": self.found}
+
+
+class RevisionNotReachedError(VisavisError):
+    """The store that was read is behind the revision that the request asks for."""
+
+    code = "revision_not_reached"
+
+    def __init__(self, *, collection: str, wanted: int, seen: int) -> None:
+        super().__init__(
+            f"If-Revision asks for revision {wanted} of collection {collection!r}, and this reader has seen "
+            f"{seen}; try again, or leave If-Revision out to read the state as it is here"
+        )
+        self.wanted = wanted
+        self.seen = seen
+
+    def details(self) -> dict[str, object]:
+        return {"wanted_revision": self.wanted, "revision": self.seen}
+
+
 class BusyError(VisavisError):
     """Too much is waiting; nothing of this request was done."""
 
     code = "busy"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class OutcomeUnknownError(VisavisError):
+    """The connection to the database broke during the commit: the change was made, or it was not."""
+
+    code = "outcome_unknown"
 
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message)

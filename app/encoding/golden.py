@@ -56,6 +56,8 @@ class GoldenCheck:
     """Pairs times operating points; each came out as the reference's."""
     largest_distance_difference: float
     """Of one pair's distance, in the unit of the metric; 0 without pairs."""
+    unit_length: bool
+    """Whether every embedding has norm 1, as far as ``GOLDEN_TOLERANCE`` tells."""
 
 
 def read_golden(folder: Path, manifest: Manifest) -> Golden:
@@ -123,6 +125,7 @@ def check_golden(folder: Path, manifest: Manifest, encoder: Graph) -> GoldenChec
         pairs=len(golden.pairs),
         decisions=len(golden.pairs) * len(manifest.operating_points),
         largest_distance_difference=float(moved.max()) if moved.size else 0.0,
+        unit_length=bool(np.allclose(np.linalg.norm(found, axis=1), 1.0, rtol=0.0, atol=GOLDEN_TOLERANCE)),
     )
 
 

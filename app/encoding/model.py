@@ -24,6 +24,8 @@ class Model:
     images: ImageEncoder
     digest: str
     """Hex SHA-256 of the embedding contract; templates of equal digest may be compared."""
+    unit_length: bool
+    """Whether its embeddings have norm 1."""
 
     @property
     def model_id(self) -> str:
@@ -54,4 +56,6 @@ def open_model(
     trusted = None if trusted_keys is None else read_trusted_keys(trusted_keys)
     bundle: Bundle = load_bundle(folder, provider, trusted)
     encoder = ImageEncoder(bundle.manifest, bundle.encoder, bundle.detector, limits or IntakeLimits(), gate)
-    return Model(bundle.manifest, bundle.evidence, encoder, bundle.manifest.digest)
+    return Model(
+        bundle.manifest, bundle.evidence, encoder, bundle.manifest.digest, bundle.golden.unit_length
+    )
