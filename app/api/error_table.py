@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 
 from app.api.observability import REFUSALS, current_request_id
-from app.errors import BusyError, InvalidRequestError, VisavisError
+from app.errors import BusyError, InvalidRequestError, OutcomeUnknownError, VisavisError
 
 logger = logging.getLogger("visavis.errors")
 
@@ -38,9 +38,13 @@ STATUS: Final[dict[str, int]] = {
     "model_mismatch": 409,
     "too_few_identities": 409,
     "duplicates_suspected": 409,
+    "revision_not_reached": 409,
+    "precondition_failed": 412,
+    "idempotency_key_reused": 422,
     "insufficient_evidence": 422,
     "invalid_request": 422,
     "busy": 503,
+    "outcome_unknown": 503,
     "not_ready": 503,
     "unauthorized": 401,
     "forbidden": 403,
@@ -94,7 +98,7 @@ def problem(
 def problem_of(error: VisavisError) -> ProblemResponse:
     """Return the answer for a domain error."""
     headers = {}
-    if isinstance(error, BusyError):
+    if isinstance(error, BusyError | OutcomeUnknownError):
         headers["Retry-After"] = str(error.retry_after_s)
     if error.code == "unauthorized":
         headers["WWW-Authenticate"] = 'Bearer realm="visavis"'
@@ -107,7 +111,7 @@ def invalid_request(errors: Sequence[Any], *, prefix: str = "") -> InvalidReques
     """Turn pydantic's errors into one domain error that names each field."""
     problems = []
     for item in errors:
-        path = [str(part) for part in item["loc"] if part not in {"body", "query", "path"}]
+        path = [str(part) for part in item["loc"] if part not in {"body", "query", "path", "header"}]
         message = str(item["msg"]).removeprefix("Value error, ")
         problems.append({"field": prefix + ".".join(path) or "body", "problem": message})
     return InvalidRequestError(problems)
@@ -118,7 +122,7 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
 
     @app.exception_handler(VisavisError)
     async def _domain(_: Request, error: VisavisError) -> Response:
-        if STATUS[error.code] >= 500 and not isinstance(error, BusyError):
+        if STATUS[error.code] >= 500 and not isinstance(error, BusyError | OutcomeUnknownError):
             logger.error("failed: %s", error)
         return problem_of(error)
 

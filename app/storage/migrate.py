@@ -108,7 +108,7 @@ def explained(database: Database) -> Iterator[None]:
 
 
 def _unusable(database: Database, cause: str) -> str:
-    return f"the database {database.name} cannot be used: {cause} (setting VISAVIS_DATABASE_URL)"
+    return f"the database {database.name} cannot be used: {cause} (setting {database.setting})"
 
 
 def _current(session: Session) -> str | None:

@@ -76,6 +76,10 @@ MEANING: dict[str, tuple[str, str]] = {
         "Too much is waiting, or the database is locked or away; nothing was changed.",
         "Send the request again after `Retry-After` seconds.",
     ),
+    "outcome_unknown": (
+        "The connection to the database broke during the commit: the change was made, or it was not.",
+        "Look, or send the request again with the `Idempotency-Key` that it had.",
+    ),
     "not_ready": (
         "Only from `/readyz`: the database does not answer or has another schema.",
         "Wait; see the log.",
@@ -105,9 +109,8 @@ def render() -> str:
         "",
         "Every error is `application/problem+json` (RFC 9457): `type`, `title`, `status`, `detail`, `code`",
         "and `request_id`, which is also in the header `X-Request-ID` and in the log. Codes are stable;",
-        "`detail` is for people and says what to do. A request that gets an error has changed nothing. (One",
-        "case cannot be told apart: when the connection to the database breaks during the commit itself, the",
-        "answer is `busy` and the change may be there.)",
+        "`detail` is for people and says what to do. A request that gets an error has changed nothing, with",
+        "one exception that has a code of its own, `outcome_unknown`: nobody can tell at that moment.",
         "",
         "## Codes",
         "",

@@ -14,6 +14,14 @@ def test_every_code_is_explained() -> None:
 
 
 def test_every_code_that_a_request_alone_can_cause_has_a_row() -> None:
-    circumstances = {"busy", "not_ready", "upload_timeout", "unauthorized", "forbidden", "internal_error"}
+    circumstances = {
+        "busy",
+        "outcome_unknown",
+        "not_ready",
+        "upload_timeout",
+        "unauthorized",
+        "forbidden",
+        "internal_error",
+    }
     rows = [*bad_requests.every_row(), *(row for row, _ in bad_requests.face_rows())]
     assert {row.code for row in rows} == set(STATUS) - circumstances
