@@ -150,6 +150,9 @@ class Verified(_Grounds, _PairDecision):
     """Answer of ``POST /verify``: the decision first, then what it rests on."""
 
     faces: Annotated[list[ProbeView], Field(description="what was compared, one entry an image sent")]
+    revision: Annotated[
+        int | None, Field(description="state of the collection that was read; null for two images")
+    ] = None
 
 
 class CandidateView(BaseModel):
@@ -244,7 +247,9 @@ class IdentityView(BaseModel):
     collection: str
     metadata: dict[str, Any]
     references: int
-    revision: int
+    revision: Annotated[
+        int, Field(description="the collection's revision at which the identity last changed; its ETag")
+    ]
     created_at: datetime
     updated_at: datetime
 
@@ -254,6 +259,7 @@ class IdentityPage(BaseModel):
 
     identities: list[IdentityView]
     next_cursor: Annotated[str | None, Field(description="pass as cursor for the next page; null at the end")]
+    revision: Annotated[int, Field(description="state of the collection that was read")]
 
 
 class CollectionView(BaseModel):
@@ -460,6 +466,7 @@ def verified(result: Verification, started: float, *, prior: float = DEFAULT_PRI
         model=result.model.model_id,
         model_digest=result.model.digest,
         faces=[probe_view(template) for template in result.templates],
+        revision=result.revision,
         timings_ms=timings_view(result.timings, started, result.search_ms),
     )
 

@@ -17,6 +17,7 @@ from app.services.calibration import Calibration
 from app.services.catalogue import Catalogue, ensure_default_collection
 from app.services.enrolment import Enrolment
 from app.services.galleries import Galleries
+from app.services.idempotency import Idempotency
 from app.services.identification import IdentificationService
 from app.services.images import Images
 from app.services.models import Models
@@ -44,6 +45,7 @@ class Context:
     verification: VerificationService
     identification: IdentificationService
     calibration: Calibration
+    idempotency: Idempotency
 
 
 def open_database(settings: Settings) -> Database:
@@ -110,6 +112,8 @@ def open_context(settings: Settings, *, existing: bool = False) -> Iterator[Cont
         models = Models(load_models(settings))
         with migrate.explained(database):
             database.write_now(ensure_default_collection, models.default)
+            idempotency = Idempotency(database, settings.idempotency_hours)
+            idempotency.prune_now()
         images = Images(workers)
         floor = QualityFloor(
             min_face_size=settings.min_face_size,
@@ -134,6 +138,7 @@ def open_context(settings: Settings, *, existing: bool = False) -> Iterator[Cont
                 verification=VerificationService(database, models, images, own),
                 identification=IdentificationService(database, models, images, galleries, own),
                 calibration=calibration,
+                idempotency=idempotency,
             )
 
 

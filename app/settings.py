@@ -71,6 +71,12 @@ class Settings(BaseSettings):
     upload_memory_bytes: int = Field(
         512 * 2**20, ge=1, description="bytes of request bodies held at once; past it 503"
     )
+    idempotency_hours: float = Field(
+        24.0, gt=0, le=8760, description="hours that a repeated Idempotency-Key gets the first answer"
+    )
+    revision_timeout_s: float = Field(
+        1.0, ge=0, le=60, description="seconds that a read waits for the revision of its If-Revision"
+    )
     shutdown_timeout_s: int = Field(
         30, ge=0, le=3600, description="seconds that requests in flight may finish in"
     )

@@ -51,7 +51,7 @@ def list_identities(collection: str, limit: int, as_json: bool, **store: Any) ->
     """List identities in order of enrolment."""
     with open_context(load_settings(**given(**store)), existing=True) as context:
         found = run(context.catalogue.identities(collection_name(collection), after=0, limit=limit))
-    views = [answers.identity_view(identity, collection) for identity in found]
+    views = [answers.identity_view(identity, collection) for identity in found.identities]
     if as_json:
         print_json([view.model_dump(mode="json") for view in views])
         return

@@ -43,23 +43,26 @@ class Access:
         self._database = database
         self._guard = guard
 
-    async def authorise(self, presented: str | None, *, changes: bool) -> None:
+    async def authorise(self, presented: str | None, *, changes: bool) -> str:
         """Let a request pass or refuse it.
 
         Args:
             presented: The bearer token of the request, if any.
             changes: Whether the request would enrol, change or delete.
 
+        Returns:
+            Id of the key; empty where none was asked for.
+
         Raises:
             UnauthorizedError: A key is demanded and this is not one.
             ForbiddenError: The key's role does not allow changes.
         """
         if self._guard.disabled:
-            return
+            return ""
         if presented is None:
             if self._guard.required or await self._database.read(api_keys.any_made):
                 raise UnauthorizedError(f"an API key is needed; {_REMEDY}")
-            return
+            return ""
         key_id, secret = _split(presented)
         key = await self._database.read(api_keys.get, key_id)
         stored = key.secret_sha256 if key else _NO_KEY
@@ -68,6 +71,7 @@ class Access:
             raise UnauthorizedError(f"the API key is unknown or revoked; {_REMEDY}")
         if changes and key.role != "full":
             raise ForbiddenError(f"the key {key.name!r} has role {key.role!r}; this needs role 'full'")
+        return key.id
 
 
 def create_key(database: Database, name: str, role: Role) -> str:

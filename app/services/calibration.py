@@ -43,6 +43,7 @@ from app.matching.evidence import Evidence, evidence_arrays, subjects_for
 from app.matching.many_tests import poisson_tail
 from app.matching.trials import LARGEST_TOTAL, TAIL_SHARE, all_trials
 from app.services.decisions import Basis, bundle_basis, own_basis
+from app.services.idempotency import Keep, keep_nothing, kept
 from app.services.images import Images
 from app.services.models import Models
 from app.services.own_evidence import OwnEvidence, OwnEvidences
@@ -206,6 +207,7 @@ class Calibration:
         *,
         face: FaceChoice = "largest",
         accept_duplicates: bool = False,
+        keep: Keep[Calibrated] = keep_nothing,
     ) -> Calibrated:
         """Measure a collection on its own references, and on probe photos if there are any.
 
@@ -229,7 +231,7 @@ class Calibration:
             )
             embedded = await self._embedded(gallery.model, probes, face)
             done = await asyncio.wrap_future(self._pool.submit(measured, gallery, trials, close, embedded))
-            return await self._database.write(stored, done)
+            return await self._database.write(kept(stored, keep), done)
         finally:
             self._running = False
 
@@ -243,13 +245,13 @@ class Calibration:
         collection, own = await self._database.read(_opened, self._own, name)
         return _in_force(collection, self._models.of_collection(collection), own)
 
-    async def remove(self, name: str) -> None:
+    async def remove(self, name: str, *, keep: Keep[None] = keep_nothing) -> None:
         """Go back to the model's evidence; nothing happens where it is in force already.
 
         Raises:
             CollectionNotFoundError: There is none of that name.
         """
-        await self._database.write(removed, name)
+        await self._database.write(kept(removed, keep), name)
 
     def close(self) -> None:
         """Finish a running calibration and stop."""

@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.encoding.model import Model
 from app.encoding.quality import QualityFloor
 from app.errors import CollectionExistsError
+from app.services.idempotency import Keep, keep_nothing, kept
 from app.services.models import Models
 from app.services.names import DEFAULT_COLLECTION
+from app.services.preconditions import ANY_STATE, AtLeast, Unchanged
 from app.storage import collections, identities
 from app.storage.database import Database, Session
 from app.storage.records import Collection, Identity
@@ -50,6 +52,14 @@ class CollectionView:
     identities: int
 
 
+@dataclass(frozen=True)
+class IdentityPage:
+    """Some identities of a collection, and its revision when they were read."""
+
+    identities: list[Identity]
+    revision: int
+
+
 def ensure_default_collection(session: Session, model: Model) -> Collection:
     """Return the collection ``default``, creating it for a model if it is not there."""
     found = collections.find(session, DEFAULT_COLLECTION)
@@ -69,7 +79,12 @@ class Catalogue:
         self._models = models
 
     async def create_collection(
-        self, name: str, model_id: str | None, policy: CollectionPolicy
+        self,
+        name: str,
+        model_id: str | None,
+        policy: CollectionPolicy,
+        *,
+        keep: Keep[CollectionView] = keep_nothing,
     ) -> CollectionView:
         """Create a collection bound to a model.
 
@@ -79,8 +94,7 @@ class Catalogue:
         """
         model = self._models.get(model_id)
         stored = policy.model_dump(exclude_none=True)
-        made = await self._database.write(collections.add, name, model.model_id, model.digest, stored)
-        return CollectionView(made, 0)
+        return await self._database.write(kept(_create, keep), name, model, stored)
 
     async def collection(self, name: str) -> CollectionView:
         """Return one collection.
@@ -95,48 +109,76 @@ class Catalogue:
         page = await self._database.read(collections.page, after=after, limit=limit)
         return [CollectionView(collection, count) for collection, count in page]
 
-    async def delete_collection(self, name: str) -> None:
+    async def delete_collection(self, name: str, *, keep: Keep[None] = keep_nothing) -> None:
         """Delete a collection and every template in it.
 
         Raises:
             CollectionNotFoundError: There is none of that name.
         """
-        await self._database.write(collections.remove, name)
+        await self._database.write(kept(collections.remove, keep), name)
 
-    async def identity(self, collection: str, name: str) -> Identity:
+    async def identity(self, collection: str, name: str, *, at_least: AtLeast = ANY_STATE) -> Identity:
         """Return one identity.
 
         Raises:
             CollectionNotFoundError, IdentityNotFoundError: There is none of that name.
+            RevisionNotReachedError: The store is behind.
         """
-        return await self._database.read(_identity, collection, name)
+        return await at_least.wait(lambda: self._database.read(_identity, collection, name, at_least))
 
-    async def identities(self, collection: str, *, after: int, limit: int) -> list[Identity]:
+    async def identities(
+        self, collection: str, *, after: int, limit: int, at_least: AtLeast = ANY_STATE
+    ) -> IdentityPage:
         """Return a page of identities in order of enrolment.
 
         Raises:
             CollectionNotFoundError: There is none of that name.
+            RevisionNotReachedError: The store is behind.
         """
-        return await self._database.read(_identities, collection, after, limit)
+        return await at_least.wait(
+            lambda: self._database.read(_identities, collection, after, limit, at_least)
+        )
 
     async def change_identity(
-        self, collection: str, name: str, *, new_name: str | None, metadata: dict[str, Any] | None
+        self,
+        collection: str,
+        name: str,
+        *,
+        new_name: str | None,
+        metadata: dict[str, Any] | None,
+        unchanged: Unchanged | None = None,
+        keep: Keep[Identity] = keep_nothing,
     ) -> Identity:
         """Rename an identity or replace its metadata.
 
         Raises:
             CollectionNotFoundError, IdentityNotFoundError: There is none of that name.
+            PreconditionFailedError: It is no longer what the change is meant for.
             IdentityExistsError: The new name is taken.
         """
-        return await self._database.write(_change, collection, name, new_name, metadata)
+        return await self._database.write(
+            kept(_change, keep), collection, name, new_name, metadata, unchanged
+        )
 
-    async def delete_identity(self, collection: str, name: str) -> None:
+    async def delete_identity(
+        self,
+        collection: str,
+        name: str,
+        *,
+        unchanged: Unchanged | None = None,
+        keep: Keep[None] = keep_nothing,
+    ) -> None:
         """Delete an identity and its templates; no search that begins after this returns it.
 
         Raises:
             CollectionNotFoundError, IdentityNotFoundError: There is none of that name.
+            PreconditionFailedError: It is no longer what the deletion is meant for.
         """
-        await self._database.write(_delete, collection, name)
+        await self._database.write(kept(_delete, keep), collection, name, unchanged)
+
+
+def _create(session: Session, name: str, model: Model, policy: dict[str, Any]) -> CollectionView:
+    return CollectionView(collections.add(session, name, model.model_id, model.digest, policy), 0)
 
 
 def _view(session: Session, name: str) -> CollectionView:
@@ -144,23 +186,40 @@ def _view(session: Session, name: str) -> CollectionView:
     return CollectionView(collection, collections.count_identities(session, collection.id))
 
 
-def _identity(session: Session, collection: str, name: str) -> Identity:
-    return identities.get(session, collections.get(session, collection), name)
+def _identity(session: Session, collection: str, name: str, at_least: AtLeast) -> Identity:
+    found = collections.get(session, collection)
+    at_least.check(collection, found.revision)
+    return identities.get(session, found, name)
 
 
-def _identities(session: Session, collection: str, after: int, limit: int) -> list[Identity]:
-    return identities.page(session, collections.get(session, collection), after=after, limit=limit)
+def _identities(session: Session, collection: str, after: int, limit: int, at_least: AtLeast) -> IdentityPage:
+    found = collections.get(session, collection)
+    at_least.check(collection, found.revision)
+    return IdentityPage(identities.page(session, found, after=after, limit=limit), found.revision)
 
 
 def _change(
-    session: Session, collection: str, name: str, new_name: str | None, metadata: dict[str, Any] | None
+    session: Session,
+    collection: str,
+    name: str,
+    new_name: str | None,
+    metadata: dict[str, Any] | None,
+    unchanged: Unchanged | None,
 ) -> Identity:
     found = collections.get(session, collection)
     revision = collections.next_revision(session, found)
+    _expect(session, found, name, unchanged)
     identities.change(session, found, revision, name, new_name=new_name, metadata=metadata)
     return identities.get(session, found, new_name or name)
 
 
-def _delete(session: Session, collection: str, name: str) -> None:
+def _delete(session: Session, collection: str, name: str, unchanged: Unchanged | None) -> None:
     found = collections.get(session, collection)
-    identities.remove(session, found, collections.next_revision(session, found), name)
+    revision = collections.next_revision(session, found)
+    _expect(session, found, name, unchanged)
+    identities.remove(session, found, revision, name)
+
+
+def _expect(session: Session, collection: Collection, name: str, unchanged: Unchanged | None) -> None:
+    if unchanged is not None:
+        unchanged.check(name, identities.get(session, collection, name).revision)

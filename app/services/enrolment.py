@@ -12,9 +12,11 @@ from app.encoding.model import Model
 from app.encoding.quality import QualityFloor
 from app.errors import CollectionNotFoundError, IdentityExistsError, QualityTooLowError
 from app.services.catalogue import CollectionPolicy, ensure_default_collection
+from app.services.idempotency import Keep, keep_nothing, kept
 from app.services.images import Images, Template
 from app.services.models import Models
 from app.services.names import DEFAULT_COLLECTION
+from app.services.preconditions import Unchanged
 from app.services.views import face_fields
 from app.storage import collections, identities
 from app.storage.database import Database, Session
@@ -53,6 +55,8 @@ class Enrolment:
         metadata: dict[str, Any] | None = None,
         replace: bool = False,
         face: FaceChoice = "only",
+        unchanged: Unchanged | None = None,
+        keep: Keep[Enrolled] = keep_nothing,
     ) -> Enrolled:
         """Store the template of one photo; the photo itself is not kept.
 
@@ -62,12 +66,13 @@ class Enrolment:
         Raises:
             CollectionNotFoundError: There is none of that name.
             IdentityExistsError: The identity is enrolled and ``replace`` is false.
+            PreconditionFailedError: It is no longer what the photo is meant for.
             ImageError: The photo cannot be used.
             QualityTooLowError: It is below the collection's floor.
             BusyError: Too much is waiting; nothing was stored.
         """
         try:
-            found = await self._database.read(_open, collection, identity, replace)
+            found = await self._database.read(_open, collection, identity, replace, unchanged)
         except CollectionNotFoundError:
             if collection != DEFAULT_COLLECTION:
                 raise
@@ -75,9 +80,7 @@ class Enrolment:
         model = self._models.of_collection(found)
         timings = Timings()
         (template,) = await self._images.encode(model, [image], face, timings)
-        # The service's own floor is one for photographs: a thin 1 is nearly black, a character nearly white.
-        general = self._floor if template.face is not None else QualityFloor()
-        floor = CollectionPolicy.model_validate(found.policy).floor(general)
+        floor = floor_of(found, self._floor, faces=template.face is not None)
         shortfalls = floor.shortfalls(template.quality)
         if shortfalls:
             raise QualityTooLowError(shortfalls, field=image.field)
@@ -88,12 +91,31 @@ class Enrolment:
             face=face_fields(template.face) if template.face else None,
             quality={k: v for k, v in asdict(template.quality).items() if v is not None},
         )
-        revision, replaced = await self._database.write(_store, found, identity, metadata, reference, replace)
-        return Enrolled(identity, found.name, reference.id, replaced, revision, model, template, timings)
+
+        def store(session: Session) -> Enrolled:
+            revision, replaced = _store(session, found, identity, metadata, reference, replace, unchanged)
+            return Enrolled(identity, found.name, reference.id, replaced, revision, model, template, timings)
+
+        return await self._database.write(kept(store, keep))
 
 
-def _open(session: Session, name: str, identity: str, replace: bool) -> Collection:
+def floor_of(collection: Collection, general: QualityFloor, *, faces: bool) -> QualityFloor:
+    """Return the floor for photos of a collection: its own, and where it has none the service's.
+
+    Args:
+        collection: Its policy counts first.
+        general: The service's. It is one for photographs: a thin 1 is nearly black, a character nearly white.
+        faces: Whether the photo shows a face, so that the service's floor counts.
+    """
+    return CollectionPolicy.model_validate(collection.policy).floor(general if faces else QualityFloor())
+
+
+def _open(
+    session: Session, name: str, identity: str, replace: bool, unchanged: Unchanged | None
+) -> Collection:
     collection = collections.get(session, name)
+    if unchanged is not None:
+        unchanged.check(identity, identities.revision_of(session, collection, identity))
     if not replace and identities.exists(session, collection, identity):
         raise IdentityExistsError(identity, collection.name)
     return collection
@@ -106,8 +128,11 @@ def _store(
     metadata: dict[str, Any] | None,
     reference: NewReference,
     replace: bool,
+    unchanged: Unchanged | None,
 ) -> tuple[int, bool]:
     revision = collections.next_revision(session, collection)
+    if unchanged is not None:
+        unchanged.check(identity, identities.revision_of(session, collection, identity))
     if replace and identities.exists(session, collection, identity):
         identities.replace(session, collection, revision, identity, metadata, reference)
         return revision, True

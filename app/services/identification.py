@@ -11,10 +11,11 @@ from app.encoding.model import Model
 from app.errors import CollectionNotFoundError
 from app.matching.decision import is_match
 from app.services.decisions import Criterion, Decision
-from app.services.galleries import Candidate, Galleries
+from app.services.galleries import Candidate, Galleries, SearchResult
 from app.services.images import Images, Template
 from app.services.models import Models
 from app.services.own_evidence import OwnEvidence, OwnEvidences
+from app.services.preconditions import ANY_STATE, AtLeast
 from app.storage import collections
 from app.storage.database import Database, Session
 from app.storage.records import Collection
@@ -55,6 +56,7 @@ class IdentificationService:
         top_k: int = 5,
         criterion: Criterion,
         face: FaceChoice = "largest",
+        at_least: AtLeast = ANY_STATE,
     ) -> Identification:
         """Search a collection for the identities nearest to an image.
 
@@ -63,13 +65,16 @@ class IdentificationService:
 
         Raises:
             CollectionNotFoundError: There is none of that name.
+            RevisionNotReachedError: The store is behind.
             ModelMismatchError: The collection's model is not served here.
             ImageError: The image cannot be used.
             InsufficientEvidenceError: The error rate asked for is not supported at this size.
             BusyError: Too much is waiting.
         """
         try:
-            found, own = await self._database.read(_opened, self._own, collection)
+            found, own = await at_least.wait(
+                lambda: self._database.read(_opened, self._own, collection, at_least)
+            )
         except CollectionNotFoundError:
             self._galleries.forget(collection)
             raise
@@ -78,7 +83,14 @@ class IdentificationService:
         timings = Timings()
         (probe,) = await self._images.encode(model, [image], face, timings)
         started = time.perf_counter()
-        result = await self._galleries.search(collection, probe.embedding, model, top_k)
+
+        async def search() -> SearchResult:
+            # Behind one address may be several replicas, and this one not the one that was asked above.
+            result = await self._galleries.search(collection, probe.embedding, model, top_k)
+            at_least.check(collection, result.revision)
+            return result
+
+        result = await at_least.wait(search)
         search_ms = (time.perf_counter() - started) * 1e3
         decision = criterion.decide(model, own, gallery_size=result.gallery_size)
         threshold = decision.point.threshold
@@ -96,6 +108,9 @@ class IdentificationService:
         )
 
 
-def _opened(session: Session, kept: OwnEvidences, name: str) -> tuple[Collection, OwnEvidence | None]:
+def _opened(
+    session: Session, kept: OwnEvidences, name: str, at_least: AtLeast
+) -> tuple[Collection, OwnEvidence | None]:
     collection = collections.get(session, name)
+    at_least.check(name, collection.revision)
     return collection, kept.of(session, collection)

@@ -16,6 +16,7 @@ from app.services.decisions import Criterion, Decision
 from app.services.images import Images, Template
 from app.services.models import Models
 from app.services.own_evidence import OwnEvidence, OwnEvidences
+from app.services.preconditions import ANY_STATE, AtLeast
 from app.storage import collections, identities
 from app.storage.database import Database, Session
 from app.storage.records import Collection, GalleryEntry
@@ -32,6 +33,8 @@ class Verification:
     templates: list[Template]
     timings: Timings
     search_ms: float
+    revision: int | None = None
+    """Of the collection whose references were read; None where none was."""
 
 
 class VerificationService:
@@ -70,6 +73,7 @@ class VerificationService:
         model: str | None = None,
         criterion: Criterion,
         face: FaceChoice = "largest",
+        at_least: AtLeast = ANY_STATE,
     ) -> Verification:
         """Compare an image with the nearest reference of an enrolled identity.
 
@@ -77,13 +81,16 @@ class VerificationService:
 
         Raises:
             CollectionNotFoundError, IdentityNotFoundError: There is none of that name.
+            RevisionNotReachedError: The store is behind.
             ModelMismatchError: The collection was made by another model than asked for.
             ImageError: The image cannot be used.
             InsufficientEvidenceError: The error rate asked for is not supported.
             BusyError: Too much is waiting.
         """
         started = time.perf_counter()
-        found, own, references = await self._database.read(_references, self._own, collection, identity)
+        found, own, references = await at_least.wait(
+            lambda: self._database.read(_references, self._own, collection, identity, at_least)
+        )
         search_ms = (time.perf_counter() - started) * 1e3
         chosen = self._models.of_collection(found, model)
         for reference in references:
@@ -99,7 +106,7 @@ class VerificationService:
         metric = chosen.manifest.metric
         value = min(distance(probe.embedding, r.embedding, metric) for r in references)
         match = is_match(value, decision.point.threshold)
-        return Verification(match, value, decision, chosen, [probe], timings, search_ms)
+        return Verification(match, value, decision, chosen, [probe], timings, search_ms, found.revision)
 
 
 async def compare_images(
@@ -115,8 +122,9 @@ async def compare_images(
 
 
 def _references(
-    session: Session, kept: OwnEvidences, name: str, identity: str
+    session: Session, kept: OwnEvidences, name: str, identity: str, at_least: AtLeast
 ) -> tuple[Collection, OwnEvidence | None, list[GalleryEntry]]:
     collection = collections.get(session, name)
+    at_least.check(name, collection.revision)
     references = identities.embeddings_of(session, collection, identity)
     return collection, kept.of(session, collection), references

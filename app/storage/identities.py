@@ -43,6 +43,14 @@ def exists(session: Session, collection: Collection, name: str) -> bool:
     return session.scalar(query) is not None
 
 
+def revision_of(session: Session, collection: Collection, name: str) -> int | None:
+    """Return the revision at which an identity last changed; None where it is not enrolled."""
+    query = select(IdentityRow.revision).where(
+        IdentityRow.collection_id == collection.id, IdentityRow.name == name
+    )
+    return session.scalar(query)
+
+
 def page(session: Session, collection: Collection, *, after: int, limit: int) -> list[Identity]:
     """Return identities with id above ``after``, in order of id: stable while others are written."""
     return _select(session, collection, IdentityRow.id > after, limit=limit)

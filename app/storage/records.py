@@ -99,6 +99,21 @@ class NewReference:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a write is answered with.
+
+    Attributes:
+        status: Of HTTP.
+        body: JSON; empty where there is none.
+        etag: Of the identity that was written, where it is one.
+    """
+
+    status: int
+    body: bytes = b""
+    etag: str | None = None
+
+
+@dataclass(frozen=True)
 class GalleryEntry:
     """One reference as the gallery in memory needs it."""
 
