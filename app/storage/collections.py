@@ -83,6 +83,19 @@ def remove(session: Session, name: str) -> None:
         raise CollectionNotFoundError(name)
 
 
+def hold(session: Session, name: str) -> Collection:
+    """Return a collection that nobody else changes until the transaction ends.
+
+    Raises:
+        CollectionNotFoundError: There is none of that name.
+    """
+    # SQLite has one writer at a time anyway, and no such clause.
+    row = session.scalar(select(CollectionRow).where(CollectionRow.name == name).with_for_update())
+    if row is None:
+        raise CollectionNotFoundError(name)
+    return _plain(row)
+
+
 def next_revision(session: Session, collection: Collection) -> int:
     """Raise the collection's revision by one and return it.
 
@@ -116,4 +129,5 @@ def _plain(row: CollectionRow) -> Collection:
         other_model_id=row.other_model_id,
         other_model_digest=row.other_model_digest,
         migration=row.migration,
+        migration_revision=row.migration_revision,
     )
