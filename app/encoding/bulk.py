@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from app.encoding.cores import available_cores
 from app.encoding.detection import FaceChoice
 from app.encoding.image_encoder import ImageEncoder, ImageInput, Timings
+from app.encoding.preprocess import Prepared
 from app.errors import ImageError, ImageUnreadableError
 
 
@@ -34,6 +35,14 @@ class Embedded:
     reasons: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """One file's embedding float32[D], and the input it was made from."""
+
+    embedding: NDArray[np.float32]
+    prepared: Prepared
+
+
 def embed_files(
     encoder: ImageEncoder,
     paths: Sequence[Path],
@@ -49,36 +58,54 @@ def embed_files(
         choice: Which face counts when a picture has several.
         progress: Called with 1 after each file.
     """
-    dimensions = encoder.encoding.dimensions
-    embeddings = np.zeros((len(paths), dimensions), np.float32)
+    embeddings = np.zeros((len(paths), encoder.encoding.dimensions), np.float32)
     reasons = [""] * len(paths)
+    for index, outcome in enumerate(encode_files(encoder, paths, choice)):
+        if isinstance(outcome, ImageError):
+            reasons[index] = f"{outcome.code}: {outcome}"
+        else:
+            embeddings[index] = outcome.embedding
+        progress(1)
+    ok = np.array([not reason for reason in reasons], np.bool_)
+    return Embedded(tuple(paths), embeddings, ok, tuple(reasons))
 
-    def work(index: int) -> None:
+
+def encode_files(
+    encoder: ImageEncoder, paths: Sequence[Path], choice: FaceChoice
+) -> Iterator[Encoded | ImageError]:
+    """Yield what comes of each file, in their order; a few are worked on ahead.
+
+    Args:
+        encoder: The model's encoder.
+        paths: Image files.
+        choice: Which face counts when a picture has several.
+    """
+
+    def work(path: Path) -> Encoded:
         try:
-            data = paths[index].read_bytes()
+            data = path.read_bytes()
         except OSError as error:
             raise ImageUnreadableError(f"the file cannot be read: {error.strerror}") from error
         timings = Timings()
         prepared = encoder.prepare(ImageInput(data), choice, timings)
-        embeddings[index] = encoder.encode([prepared], timings)[0]
+        return Encoded(encoder.encode([prepared], timings)[0], prepared)
+
+    def outcome(future: Future[Encoded]) -> Encoded | ImageError:
+        try:
+            return future.result()
+        except ImageError as error:
+            return error
 
     threads = available_cores()
-    waiting: deque[tuple[int, Future[None]]] = deque()
-
-    def finish_oldest() -> None:
-        index, future = waiting.popleft()
-        try:
-            future.result()
-        except ImageError as error:
-            reasons[index] = f"{error.code}: {error}"
-        progress(1)
-
+    waiting: deque[Future[Encoded]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        for index in range(len(paths)):
-            waiting.append((index, pool.submit(work, index)))
-            if len(waiting) > 4 * threads:
-                finish_oldest()
-        while waiting:
-            finish_oldest()
-    ok = np.array([not reason for reason in reasons], np.bool_)
-    return Embedded(tuple(paths), embeddings, ok, tuple(reasons))
+        try:
+            for path in paths:
+                waiting.append(pool.submit(work, path))
+                if len(waiting) > 4 * threads:
+                    yield outcome(waiting.popleft())
+            while waiting:
+                yield outcome(waiting.popleft())
+        finally:
+            for future in waiting:  # whoever breaks off waits for what runs, not for what would
+                future.cancel()
