@@ -17,10 +17,14 @@ from app.api.dependencies import (
     IdentityPath,
     LimitQuery,
 )
+from app.api.headers import AtLeastDep, UnchangedDep, etag
+from app.api.once import OnceDep, shown
 from app.api.openapi import (
     BODY_ERRORS,
     COLLECTION_LINKS,
+    ETAG,
     IDENTITY_LINKS,
+    WRITE_ERRORS,
     errors,
     form_or_json,
     json_only,
@@ -28,6 +32,7 @@ from app.api.openapi import (
 from app.encoding.image_encoder import ImageInput
 from app.services.calibration import LabelledImage
 from app.services.names import DEFAULT_COLLECTION
+from app.storage.records import Answer
 
 router = APIRouter()
 
@@ -36,19 +41,24 @@ router = APIRouter()
     "/identities",
     tags=["identities"],
     dependencies=READING,
-    responses=errors("collection_not_found"),
+    responses=errors("collection_not_found", "revision_not_reached"),
 )
 async def list_identities(
     context: ContextDep,
+    at_least: AtLeastDep,
     collection: CollectionQuery = DEFAULT_COLLECTION,
     limit: LimitQuery = 100,
     cursor: CursorQuery = None,
 ) -> answers.IdentityPage:
     """List identities in order of enrolment; pages stay stable while others enrol."""
-    found = await context.catalogue.identities(collection, after=int(cursor or 0), limit=limit)
+    page = await context.catalogue.identities(
+        collection, after=int(cursor or 0), limit=limit, at_least=at_least
+    )
+    found = page.identities
     return answers.IdentityPage(
         identities=[answers.identity_view(identity, collection) for identity in found],
         next_cursor=str(found[-1].id) if len(found) == limit else None,
+        revision=page.revision,
     )
 
 
@@ -56,37 +66,61 @@ async def list_identities(
     "/identities/{identity:path}",
     tags=["identities"],
     dependencies=READING,
-    responses=errors("collection_not_found", "identity_not_found"),
+    responses={200: ETAG, **errors("collection_not_found", "identity_not_found", "revision_not_reached")},
 )
 async def get_identity(
-    context: ContextDep, identity: IdentityPath, collection: CollectionQuery = DEFAULT_COLLECTION
+    response: Response,
+    context: ContextDep,
+    at_least: AtLeastDep,
+    identity: IdentityPath,
+    collection: CollectionQuery = DEFAULT_COLLECTION,
 ) -> answers.IdentityView:
     """Return one identity."""
-    return answers.identity_view(await context.catalogue.identity(collection, identity), collection)
+    found = await context.catalogue.identity(collection, identity, at_least=at_least)
+    response.headers["ETag"] = etag(found.revision)
+    return answers.identity_view(found, collection)
 
 
 @router.patch(
     "/identities/{identity:path}",
     tags=["identities"],
+    response_model=answers.IdentityView,
     dependencies=CHANGING,
     responses={
-        200: IDENTITY_LINKS,
-        **errors(*BODY_ERRORS, "collection_not_found", "identity_not_found", "identity_exists"),
+        200: {**IDENTITY_LINKS, **ETAG},
+        **errors(
+            *BODY_ERRORS,
+            *WRITE_ERRORS,
+            "collection_not_found",
+            "identity_not_found",
+            "identity_exists",
+            "precondition_failed",
+        ),
     },
     openapi_extra=json_only(schemas.IdentityChange, {"metadata": {"team": "machines"}}),
 )
 async def change_identity(
     request: Request,
     context: ContextDep,
+    once: OnceDep,
+    unchanged: UnchangedDep,
     identity: IdentityPath,
     collection: CollectionQuery = DEFAULT_COLLECTION,
-) -> answers.IdentityView:
+) -> Response:
     """Rename an identity, replace its metadata, or both."""
     fields = await read_fields(request, schemas.IdentityChange)
-    changed = await context.catalogue.change_identity(
-        collection, identity, new_name=fields.identity, metadata=fields.metadata
+    return await once.answer(
+        fields,
+        lambda keep: context.catalogue.change_identity(
+            collection,
+            identity,
+            new_name=fields.identity,
+            metadata=fields.metadata,
+            unchanged=unchanged,
+            keep=keep,
+        ),
+        lambda changed: shown(200, answers.identity_view(changed, collection), etag=etag(changed.revision)),
     )
-    return answers.identity_view(changed, collection)
 
 
 @router.delete(
@@ -94,14 +128,21 @@ async def change_identity(
     tags=["identities"],
     status_code=204,
     dependencies=CHANGING,
-    responses=errors("collection_not_found", "identity_not_found"),
+    responses=errors(*WRITE_ERRORS, "collection_not_found", "identity_not_found", "precondition_failed"),
 )
 async def delete_identity(
-    context: ContextDep, identity: IdentityPath, collection: CollectionQuery = DEFAULT_COLLECTION
+    context: ContextDep,
+    once: OnceDep,
+    unchanged: UnchangedDep,
+    identity: IdentityPath,
+    collection: CollectionQuery = DEFAULT_COLLECTION,
 ) -> Response:
     """Delete an identity and its templates; no search that begins after the 204 returns it."""
-    await context.catalogue.delete_identity(collection, identity)
-    return Response(status_code=204)
+    return await once.answer(
+        None,
+        lambda keep: context.catalogue.delete_identity(collection, identity, unchanged=unchanged, keep=keep),
+        lambda _: Answer(204),
+    )
 
 
 @router.get("/collections", tags=["collections"], dependencies=READING, responses=errors())
@@ -120,18 +161,22 @@ async def list_collections(
     "/collections",
     tags=["collections"],
     status_code=201,
+    response_model=answers.CollectionView,
     dependencies=CHANGING,
     responses={
         201: COLLECTION_LINKS,
-        **errors(*BODY_ERRORS, "collection_exists", "model_not_found"),
+        **errors(*BODY_ERRORS, *WRITE_ERRORS, "collection_exists", "model_not_found"),
     },
     openapi_extra=json_only(schemas.CollectionFields, {"name": "visitors", "policy": {"min_face_size": 60}}),
 )
-async def create_collection(request: Request, context: ContextDep) -> answers.CollectionView:
+async def create_collection(request: Request, context: ContextDep, once: OnceDep) -> Response:
     """Create a collection, bound to one model for good."""
     fields = await read_fields(request, schemas.CollectionFields)
-    made = await context.catalogue.create_collection(fields.name, fields.model, fields.policy)
-    return answers.collection_view(made)
+    return await once.answer(
+        fields,
+        lambda keep: context.catalogue.create_collection(fields.name, fields.model, fields.policy, keep=keep),
+        lambda made: shown(201, answers.collection_view(made)),
+    )
 
 
 @router.get(
@@ -150,21 +195,24 @@ async def get_collection(context: ContextDep, name: CollectionPath) -> answers.C
     tags=["collections"],
     status_code=204,
     dependencies=CHANGING,
-    responses=errors("collection_not_found"),
+    responses=errors(*WRITE_ERRORS, "collection_not_found"),
 )
-async def delete_collection(context: ContextDep, name: CollectionPath) -> Response:
+async def delete_collection(context: ContextDep, once: OnceDep, name: CollectionPath) -> Response:
     """Delete a collection with every identity and template in it."""
-    await context.catalogue.delete_collection(name)
-    return Response(status_code=204)
+    return await once.answer(
+        None, lambda keep: context.catalogue.delete_collection(name, keep=keep), lambda _: Answer(204)
+    )
 
 
 @router.post(
     "/collections/{name}/evidence",
     tags=["collections"],
     status_code=201,
+    response_model=answers.EvidenceMeasured,
     dependencies=CHANGING,
     responses=errors(
         *BODY_ERRORS,
+        *WRITE_ERRORS,
         "image_unreadable",
         "collection_not_found",
         "model_mismatch",
@@ -179,8 +227,8 @@ async def delete_collection(context: ContextDep, name: CollectionPath) -> Respon
     ),
 )
 async def measure_evidence(
-    request: Request, context: ContextDep, name: CollectionPath
-) -> answers.EvidenceMeasured:
+    request: Request, context: ContextDep, once: OnceDep, name: CollectionPath
+) -> Response:
     """Measure a collection's error rates on its own people, and decide by them from now on.
 
     The references of different identities are compared with one another. Labelled photos, if any are sent,
@@ -191,19 +239,20 @@ async def measure_evidence(
         request, schemas.CalibrationForm, schemas.CalibrationFields, most=schemas.MAX_PROBES
     )
     as_form = isinstance(fields, schemas.CalibrationForm)
-    result = await context.calibration.calibrate(
-        name,
-        [
-            LabelledImage(
-                probe.identity,
-                ImageInput(probe.image, f"image.{number}" if as_form else f"probes.{number}.image"),
-            )
-            for number, probe in enumerate(fields.probes)
-        ],
-        face=fields.face,
-        accept_duplicates=fields.accept_duplicates,
+    probes = [
+        LabelledImage(
+            probe.identity,
+            ImageInput(probe.image, f"image.{number}" if as_form else f"probes.{number}.image"),
+        )
+        for number, probe in enumerate(fields.probes)
+    ]
+    return await once.answer(
+        fields,
+        lambda keep: context.calibration.calibrate(
+            name, probes, face=fields.face, accept_duplicates=fields.accept_duplicates, keep=keep
+        ),
+        lambda result: shown(201, answers.evidence_measured(result)),
     )
-    return answers.evidence_measured(result)
 
 
 @router.get(
@@ -222,12 +271,13 @@ async def get_evidence(context: ContextDep, name: CollectionPath) -> answers.Evi
     tags=["collections"],
     status_code=204,
     dependencies=CHANGING,
-    responses=errors("collection_not_found"),
+    responses=errors(*WRITE_ERRORS, "collection_not_found"),
 )
-async def delete_evidence(context: ContextDep, name: CollectionPath) -> Response:
+async def delete_evidence(context: ContextDep, once: OnceDep, name: CollectionPath) -> Response:
     """Go back to the model's evidence; also answered with 204 where it is in force already."""
-    await context.calibration.remove(name)
-    return Response(status_code=204)
+    return await once.answer(
+        None, lambda keep: context.calibration.remove(name, keep=keep), lambda _: Answer(204)
+    )
 
 
 @router.get("/models", tags=["models"], dependencies=READING, responses=errors())

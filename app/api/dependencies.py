@@ -39,7 +39,7 @@ async def may_change(request: Request, context: ContextDep) -> None:
 async def _authorise(request: Request, context: Context, *, changes: bool) -> None:
     settings = context.settings
     refuse_other_sites(request, loopback=settings.loopback, insecure=settings.insecure)
-    await context.access.authorise(_bearer(request), changes=changes)
+    request.state.caller = await context.access.authorise(_bearer(request), changes=changes)
 
 
 def refuse_other_sites(request: Request, *, loopback: bool, insecure: bool) -> None:

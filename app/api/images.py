@@ -11,16 +11,22 @@ from app import answers
 from app.api import schemas
 from app.api.body import read_fields
 from app.api.dependencies import CHANGING, READING, ContextDep
+from app.api.headers import AtLeastDep, UnchangedDep, etag
 from app.api.observability import DECISIONS, STAGES, WAITING
-from app.api.openapi import IDENTITY_LINKS, IMAGE_ERRORS, errors, form_or_json
+from app.api.once import OnceDep, shown
+from app.api.openapi import ETAG, IDENTITY_LINKS, IMAGE_ERRORS, WRITE_ERRORS, errors, form_or_json
 from app.context import Context
 from app.encoding.image_encoder import ImageInput, Timings
+from app.errors import InvalidRequestError
 from app.services.decisions import Criterion
+from app.services.enrolment import Enrolled
+from app.services.idempotency import Keep
 from app.services.names import DEFAULT_COLLECTION
+from app.storage.records import Answer
 
 router = APIRouter(tags=["images"])
 
-A = TypeVar("A", answers.Enrolled, answers.Verified, answers.Identified, answers.Embedded, answers.Detected)
+A = TypeVar("A", answers.Verified, answers.Identified, answers.Embedded, answers.Detected)
 
 _PHOTO = "<base64 of a JPEG>"
 
@@ -28,14 +34,17 @@ _PHOTO = "<base64 of a JPEG>"
 @router.post(
     "/enroll",
     status_code=201,
+    response_model=answers.Enrolled,
     dependencies=CHANGING,
     responses={
-        200: {"model": answers.Enrolled, "description": "replaced", **IDENTITY_LINKS},
-        201: IDENTITY_LINKS,
+        200: {"model": answers.Enrolled, "description": "replaced", **IDENTITY_LINKS, **ETAG},
+        201: {**IDENTITY_LINKS, **ETAG},
         **errors(
             *IMAGE_ERRORS,
+            *WRITE_ERRORS,
             "quality_too_low",
             "identity_exists",
+            "precondition_failed",
             "model_mismatch",
             "collection_not_found",
         ),
@@ -44,7 +53,7 @@ _PHOTO = "<base64 of a JPEG>"
         schemas.EnrollFields, {"identity": "ada", "image": _PHOTO, "metadata": {"team": "analysis"}}
     ),
 )
-async def enroll(request: Request, response: Response, context: ContextDep) -> answers.Enrolled:
+async def enroll(request: Request, context: ContextDep, once: OnceDep, unchanged: UnchangedDep) -> Response:
     """Enrol one reference photo for an identity.
 
     The photo is not kept, only its template. Answered with 201 when the identity is new and 200 when its
@@ -52,16 +61,28 @@ async def enroll(request: Request, response: Response, context: ContextDep) -> a
     """
     started = time.perf_counter()
     fields = await read_fields(request, schemas.EnrollFields)
-    result = await context.enrolment.enrol(
-        fields.identity,
-        ImageInput(fields.image, "image"),
-        collection=fields.collection,
-        metadata=fields.metadata,
-        replace=fields.replace,
-        face=fields.face,
-    )
-    response.status_code = 200 if result.replaced else 201
-    return _observed(context, answers.enrolled(result, started))
+    if unchanged is not None and not fields.replace:
+        raise InvalidRequestError([{"field": "If-Match", "problem": "goes with replace=true"}])
+
+    async def write(keep: Keep[Enrolled]) -> Enrolled:
+        result = await context.enrolment.enrol(
+            fields.identity,
+            ImageInput(fields.image, "image"),
+            collection=fields.collection,
+            metadata=fields.metadata,
+            replace=fields.replace,
+            face=fields.face,
+            unchanged=unchanged,
+            keep=keep,
+        )
+        _observe(context, answers.timings_view(result.timings, started))
+        return result
+
+    def answer(result: Enrolled) -> Answer:
+        view = answers.enrolled(result, started)
+        return shown(200 if result.replaced else 201, view, etag=etag(result.revision))
+
+    return await once.answer(fields, write, answer)
 
 
 @router.post(
@@ -74,12 +95,13 @@ async def enroll(request: Request, response: Response, context: ContextDep) -> a
         "collection_not_found",
         "model_not_found",
         "model_mismatch",
+        "revision_not_reached",
     ),
     openapi_extra=form_or_json(
         schemas.VerifyFields, {"image_a": _PHOTO, "image_b": _PHOTO, "max_fmr": 0.001}
     ),
 )
-async def verify(request: Request, context: ContextDep) -> answers.Verified:
+async def verify(request: Request, context: ContextDep, at_least: AtLeastDep) -> answers.Verified:
     """Decide whether two images, or an image and an enrolled identity, show the same subject.
 
     Ask for an error rate with `max_fmr`, name an `operating_point`, or give a `threshold`; at most one.
@@ -97,6 +119,7 @@ async def verify(request: Request, context: ContextDep) -> answers.Verified:
             model=fields.model,
             criterion=criterion,
             face=fields.face,
+            at_least=at_least,
         )
     else:
         pair = [ImageInput(fields.image_a or b"", "image_a"), ImageInput(fields.image_b or b"", "image_b")]
@@ -110,10 +133,16 @@ async def verify(request: Request, context: ContextDep) -> answers.Verified:
 @router.post(
     "/identify",
     dependencies=READING,
-    responses=errors(*IMAGE_ERRORS, "insufficient_evidence", "collection_not_found", "model_mismatch"),
+    responses=errors(
+        *IMAGE_ERRORS,
+        "insufficient_evidence",
+        "collection_not_found",
+        "model_mismatch",
+        "revision_not_reached",
+    ),
     openapi_extra=form_or_json(schemas.IdentifyFields, {"image": _PHOTO, "top_k": 3}),
 )
-async def identify(request: Request, context: ContextDep) -> answers.Identified:
+async def identify(request: Request, context: ContextDep, at_least: AtLeastDep) -> answers.Identified:
     """Find who of those enrolled an image shows: the nearest identities, and whether each is a match.
 
     Ask with `max_fpir` for the share of strangers that may be taken for someone enrolled: the threshold then
@@ -129,6 +158,7 @@ async def identify(request: Request, context: ContextDep) -> answers.Identified:
             max_fpir=fields.max_fpir, threshold=fields.threshold, operating_point=fields.operating_point
         ),
         face=fields.face,
+        at_least=at_least,
     )
     DECISIONS.labels("identify", result.model.model_id, result.match).inc()
     return _observed(context, answers.identified(result, started, prior=fields.prior))
@@ -170,7 +200,11 @@ async def detect(request: Request, context: ContextDep) -> answers.Detected:
 
 def _observed(context: Context, answer: A) -> A:
     """Count the answer's stages before it is sent."""
-    for stage in ("decode", "detect", "encode", "search"):
-        STAGES.labels(stage).observe(getattr(answer.timings_ms, stage) / 1e3)
-    WAITING.set(context.workers.admitted)
+    _observe(context, answer.timings_ms)
     return answer
+
+
+def _observe(context: Context, timings: answers.TimingsView) -> None:
+    for stage in ("decode", "detect", "encode", "search"):
+        STAGES.labels(stage).observe(getattr(timings, stage) / 1e3)
+    WAITING.set(context.workers.admitted)

@@ -51,6 +51,17 @@ def _links(operations: tuple[str, ...], **parameters: str) -> dict[str, Any]:
     }
 
 
+WRITE_ERRORS = ("idempotency_key_reused",)
+ETAG: dict[str, Any] = {
+    "headers": {
+        "ETag": {
+            "description": "the identity's revision, for If-Match",
+            "schema": {"type": "string", "pattern": '^"[0-9]+"$'},
+        }
+    }
+}
+"""What an answer about one identity has beside its body."""
+
 _ON_IDENTITY = ("get_identity", "change_identity", "delete_identity")
 IDENTITY_LINKS = {"links": _links(_ON_IDENTITY, path__identity="/identity", query__collection="/collection")}
 """Where the identity of an answer can be used, for clients that follow OpenAPI links."""

@@ -32,7 +32,7 @@ def keep_nothing(session: Session, result: object) -> None:
 def kept(work: Callable[Concatenate[Session, P], T], keep: Keep[T]) -> Callable[Concatenate[Session, P], T]:
     """Return the work of a transaction with ``keep`` at its end."""
 
-    def both(session: Session, *args: P.args, **kwargs: P.kwargs) -> T:
+    def both(session: Session, /, *args: P.args, **kwargs: P.kwargs) -> T:
         result = work(session, *args, **kwargs)
         keep(session, result)
         return result
