@@ -22,9 +22,10 @@ from app.services.identification import IdentificationService
 from app.services.images import Images
 from app.services.models import Models
 from app.services.own_evidence import OwnEvidences
+from app.services.pgvector_search import PgvectorSearch, require_dimensions
 from app.services.verification import VerificationService
-from app.settings import Settings
-from app.storage import migrate
+from app.settings import PREFIX, Settings
+from app.storage import migrate, vectors
 from app.storage.database import Database
 
 logger = logging.getLogger("visavis.start")
@@ -36,6 +37,8 @@ class Context:
 
     settings: Settings
     database: Database
+    searches: Database
+    """What searches and lists are read from: a replica, or ``database`` itself."""
     workers: Workers
     models: Models
     images: Images
@@ -50,8 +53,16 @@ class Context:
 
 def open_database(settings: Settings) -> Database:
     """Return the store that the settings name; nothing is read yet."""
+    return _database(settings, "database_url")
+
+
+def _database(settings: Settings, field: str) -> Database:
     return Database(
-        settings.database_url, timeout_s=settings.database_timeout_s, pool_size=settings.database_pool_size
+        getattr(settings, field),
+        timeout_s=settings.database_timeout_s,
+        pool_size=settings.database_pool_size,
+        idle_timeout_s=settings.database_idle_timeout_s,
+        setting=PREFIX + field.upper(),
     )
 
 
@@ -75,6 +86,22 @@ def opened_database(settings: Settings, *, existing: bool = False) -> Iterator[D
         yield database
     finally:
         database.close()
+
+
+@contextmanager
+def opened_searches(settings: Settings, database: Database) -> Iterator[Database]:
+    """Open the replica that searches are read from, and close it at the end; without one, yield the store.
+
+    Raises:
+        StartupError: The replica cannot be used, or has not replayed the current schema yet.
+    """
+    if not settings.search_database_url:
+        yield database
+        return
+    with closing(_database(settings, "search_database_url")) as replica:
+        migrate.require_current(replica)
+        logger.info("searches read %s", replica.name)
+        yield replica
 
 
 def load_models(settings: Settings) -> list[Model]:
@@ -106,8 +133,9 @@ def open_context(settings: Settings, *, existing: bool = False) -> Iterator[Cont
     """
     with (
         opened_database(settings, existing=existing) as database,
+        opened_searches(settings, database) as searches,
         closing(_workers(settings)) as workers,
-        closing(Galleries(database, workers.threads)) as galleries,
+        closing(Galleries(searches, workers.threads)) as galleries,
     ):
         models = Models(load_models(settings))
         with migrate.explained(database):
@@ -129,14 +157,15 @@ def open_context(settings: Settings, *, existing: bool = False) -> Iterator[Cont
             yield Context(
                 settings=settings,
                 database=database,
+                searches=searches,
                 workers=workers,
                 models=models,
                 images=images,
                 access=Access(database, guard),
-                catalogue=Catalogue(database, models),
+                catalogue=Catalogue(database, models, searches),
                 enrolment=Enrolment(database, models, images, floor),
-                verification=VerificationService(database, models, images, own),
-                identification=IdentificationService(database, models, images, galleries, own),
+                verification=VerificationService(searches, models, images, own),
+                identification=IdentificationService(searches, models, images, galleries, own),
                 calibration=calibration,
                 idempotency=idempotency,
             )

@@ -32,10 +32,22 @@ class Settings(BaseSettings):
     database_url: str = Field(
         "sqlite:///visavis.db", description="SQLAlchemy URL: sqlite or postgresql+psycopg"
     )
-    database_timeout_s: float = Field(
-        5.0, gt=0, le=600, description="seconds to wait for a lock or a statement"
+    search_database_url: str = Field(
+        "",
+        description="URL of a read-only PostgreSQL replica for identify, verify and lists (empty: the store)",
     )
-    database_pool_size: int = Field(10, ge=1, le=1000, description="most connections this process opens")
+    database_timeout_s: float = Field(
+        5.0, gt=0, le=600, description="seconds to wait for a connection, a lock or a statement"
+    )
+    database_idle_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="seconds that PostgreSQL lets a transaction wait for this process before it ends it",
+    )
+    database_pool_size: int = Field(
+        10, ge=1, le=1000, description="most connections that this process opens, to each database"
+    )
     models_dir: Path = Field(
         default_factory=lambda: resource_dir("models"),
         description="folder of bundles (default: the packaged ones)",
@@ -54,7 +66,13 @@ class Settings(BaseSettings):
     encoder_queue_limit: int = Field(
         64, ge=0, le=100_000, description="images that may wait; the next gets 503"
     )
-    search: Literal["exact"] = Field("exact", description="how the gallery is searched")
+    search: Literal["exact", "pgvector"] = Field(
+        "exact",
+        description="exact: in each worker's memory; pgvector: in PostgreSQL, approximate, for larger galleries",
+    )
+    pgvector_ef_search: int = Field(
+        200, ge=1, le=1000, description="candidates that a pgvector search keeps in view; more find more"
+    )
     host: str = Field("127.0.0.1", description="address to bind; any but loopback needs API keys")
     port: int = Field(8000, ge=0, le=65535, description="TCP port")
     workers: int = Field(1, ge=1, le=256, description="processes, each with its own copy of the models")
@@ -115,6 +133,22 @@ class Settings(BaseSettings):
             )
         if not self.database_url.startswith(("sqlite://", "postgresql+psycopg://")):
             raise ValueError("database_url must begin with sqlite:// or postgresql+psycopg://")
+        if self.search == "pgvector" and self.database_url.startswith("sqlite://"):
+            raise ValueError(
+                "search=pgvector needs PostgreSQL and database_url names a SQLite store; set VISAVIS_DATABASE_URL "
+                "to postgresql+psycopg://..., or VISAVIS_SEARCH to exact"
+            )
+        if self.search_database_url:
+            if not self.search_database_url.startswith("postgresql+psycopg://"):
+                raise ValueError(
+                    "search_database_url must begin with postgresql+psycopg://; other stores have none, "
+                    "so leave it empty to search the store itself"
+                )
+            if self.database_url.startswith("sqlite://"):
+                raise ValueError(
+                    "search_database_url names a replica of PostgreSQL and database_url a SQLite store; set "
+                    "both to one PostgreSQL's, or leave search_database_url empty"
+                )
         return self
 
     @property

@@ -51,6 +51,7 @@ async def metrics() -> Response:
 
 
 def _check(context: Context) -> str:
+    context.searches.ping()
     context.database.ping()
     current, head = current_and_head(context.database)
     if current != head:

@@ -74,9 +74,11 @@ def ensure_default_collection(session: Session, model: Model) -> Collection:
 class Catalogue:
     """The use cases behind ``/collections`` and ``/identities``."""
 
-    def __init__(self, database: Database, models: Models) -> None:
+    def __init__(self, database: Database, models: Models, searches: Database | None = None) -> None:
+        """Lists are read from ``searches``, a replica perhaps; None is the store itself."""
         self._database = database
         self._models = models
+        self._searches = searches or database
 
     async def create_collection(
         self,
@@ -106,7 +108,7 @@ class Catalogue:
 
     async def collections(self, *, after: int, limit: int) -> list[CollectionView]:
         """Return a page of collections in order of creation."""
-        page = await self._database.read(collections.page, after=after, limit=limit)
+        page = await self._searches.read(collections.page, after=after, limit=limit)
         return [CollectionView(collection, count) for collection, count in page]
 
     async def delete_collection(self, name: str, *, keep: Keep[None] = keep_nothing) -> None:
@@ -136,7 +138,7 @@ class Catalogue:
             RevisionNotReachedError: The store is behind.
         """
         return await at_least.wait(
-            lambda: self._database.read(_identities, collection, after, limit, at_least)
+            lambda: self._searches.read(_identities, collection, after, limit, at_least)
         )
 
     async def change_identity(

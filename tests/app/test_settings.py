@@ -93,6 +93,7 @@ def test_env_file_that_is_not_text_is_refused_in_words(tmp_path: Path) -> None:
         ("DATABASE_TIMEOUT_S", "0"),
         ("DATABASE_TIMEOUT_S", "nan"),
         ("DATABASE_POOL_SIZE", "0"),
+        ("DATABASE_IDLE_TIMEOUT_S", "0"),
         ("MAX_IMAGE_BYTES", "0"),
         ("UPLOAD_TIMEOUT_S", "0"),
         ("ENCODER_THREADS", "-1"),
@@ -117,6 +118,8 @@ def test_every_bad_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"search_database_url": "sqlite:///replica.db"}, "search_database_url must begin with postgresql"),
+        ({"search_database_url": "postgresql+psycopg://h/d"}, "database_url a SQLite store"),
         ({"models": ""}, "name at least one bundle"),
         ({"models": " , "}, "name at least one bundle"),
         ({"models": "a,b,a"}, "named twice"),
