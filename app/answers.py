@@ -188,6 +188,16 @@ class _SearchDecision(BaseModel):
         float, Field(description="probability, before looking, that the probe shows somebody enrolled")
     ]
     revision: Annotated[int, Field(description="state of the collection that was searched")]
+    exact: Annotated[
+        bool, Field(description="whether the candidates are certainly the nearest; false in pgvector searches")
+    ]
+    recall: Annotated[
+        float | None,
+        Field(
+            description="share of the nearest that the index found when it was measured on this collection; "
+            "null where it was not measured, and in exact searches"
+        ),
+    ]
 
 
 class Identified(_Grounds, _SearchDecision):
@@ -501,6 +511,8 @@ def identified(result: Identification, started: float, *, prior: float = DEFAULT
         model=result.model.model_id,
         model_digest=result.model.digest,
         revision=result.revision,
+        exact=result.exact,
+        recall=result.recall,
         faces=[probe_view(result.template)],
         timings_ms=timings_view(result.timings, started, result.search_ms),
     )

@@ -135,9 +135,11 @@ def open_context(settings: Settings, *, existing: bool = False) -> Iterator[Cont
         opened_database(settings, existing=existing) as database,
         opened_searches(settings, database) as searches,
         closing(_workers(settings)) as workers,
-        closing(Galleries(searches, workers.threads)) as galleries,
+        closing(_gallery_search(settings, database, searches, workers)) as galleries,
     ):
         models = Models(load_models(settings))
+        if settings.search == "pgvector":
+            require_dimensions(models.every())
         with migrate.explained(database):
             database.write_now(ensure_default_collection, models.default)
             idempotency = Idempotency(database, settings.idempotency_hours)
@@ -179,6 +181,17 @@ def _announce(settings: Settings, database: Database, models: Models) -> None:
         logger.warning("no API key is asked for, on %s:%s (insecure)", settings.host, settings.port)
     elif not settings.loopback:
         logger.info("every request needs an API key; make one with: visavis keys create NAME")
+
+
+def _gallery_search(
+    settings: Settings, database: Database, searches: Database, workers: Workers
+) -> Galleries | PgvectorSearch:
+    if settings.search == "exact":
+        return Galleries(searches, workers.threads)
+    with migrate.explained(database):
+        vectors.require(database)
+    vectors.keep(database)
+    return PgvectorSearch(searches, workers.threads, ef_search=settings.pgvector_ef_search, store=database)
 
 
 def _workers(settings: Settings) -> Workers:

@@ -30,7 +30,7 @@ from app.services.access import Role, create_key, list_keys, revoke_key
 from app.services.catalogue import CollectionPolicy
 from app.services.names import collection_name, identity_name
 from app.settings import load_settings
-from app.storage import migrate
+from app.storage import migrate, vectors
 from app.storage.database import Database
 
 
@@ -361,12 +361,16 @@ def db() -> None:
 @db.command("upgrade")
 @database_option
 def upgrade(database_url: str | None) -> None:
-    """Apply every migration that is missing."""
-    database = open_database(load_settings(**given(database_url=database_url)))
+    """Apply every migration that is missing; with VISAVIS_SEARCH=pgvector also make the tables of vectors."""
+    settings = load_settings(**given(database_url=database_url))
+    database = open_database(settings)
     try:
         database.make_file()
         before, head = migrate.current_and_head(database)
         migrate.upgrade(database)
+        if settings.search == "pgvector":
+            with migrate.explained(database):
+                vectors.install(database)
     finally:
         database.close()
     click.echo(f"schema at {head}" + ("" if before == head else f" (was {before or 'empty'})"))

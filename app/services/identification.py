@@ -15,6 +15,7 @@ from app.services.galleries import Candidate, Galleries, SearchResult
 from app.services.images import Images, Template
 from app.services.models import Models
 from app.services.own_evidence import OwnEvidence, OwnEvidences
+from app.services.pgvector_search import PgvectorSearch
 from app.services.preconditions import ANY_STATE, AtLeast
 from app.storage import collections
 from app.storage.database import Database, Session
@@ -34,13 +35,20 @@ class Identification:
     template: Template
     timings: Timings
     search_ms: float
+    exact: bool = True
+    recall: float | None = None
 
 
 class IdentificationService:
     """The use case behind ``POST /identify``."""
 
     def __init__(
-        self, database: Database, models: Models, images: Images, galleries: Galleries, own: OwnEvidences
+        self,
+        database: Database,
+        models: Models,
+        images: Images,
+        galleries: Galleries | PgvectorSearch,
+        own: OwnEvidences,
     ) -> None:
         self._database = database
         self._models = models
@@ -105,6 +113,8 @@ class IdentificationService:
             probe,
             timings,
             search_ms,
+            getattr(result, "exact", True),
+            getattr(result, "recall", None),
         )
 
 
