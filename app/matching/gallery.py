@@ -1,126 +1,516 @@
 """All references of one collection in memory, and the exact search for the nearest.
 
-The gallery is a copy of committed rows; ``services/galleries.py`` keeps it at the collection's revision.
-Rows lie in one preallocated float32 matrix: adding is amortised constant time, removing swaps the last
-row in.
+The gallery is a copy of committed rows; ``services/galleries.py`` keeps it at the collection's revision. Rows
+lie in one preallocated float32 matrix with the key of their identity beside them; an identity may have several
+rows, and its nearest counts. Changing one key costs a scan of the keys (a millisecond for a million).
+
+Small galleries are searched by a float32 scan. Of a large one whose rows are unit vectors, each ``PART`` rows
+also have four-bit copies (``quantised``), which name all rows that could be among the nearest; the scan is of
+those. Either way the few that float32 cannot tell apart are measured again in float64, so the order, the ties
+and the distances are those of a full float64 scan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.matching.distances import Metric, distances
+from app.matching.quantised import ROUNDING, EngineError, Quantised, quantise, rotation
 
-K = TypeVar("K", bound=Hashable)
+logger = logging.getLogger("visavis.matching")
+
+Keys = NDArray[np.int64]
+Rows = NDArray[np.float32]
+
+PART: Final = 65_536
+"""Rows that are quantised together. A gallery with fewer is scanned as it is."""
+BLOCK: Final = 8_192
+"""Rows scanned at once, so that what is computed of them stays in the processor's cache."""
+REBUILT_AT: Final = PART // 32
+"""Changed rows of a part, after which it is quantised anew; until then each is measured in every search."""
+UNIT: Final = 1e-3
+"""Norms of rows that count as unit vectors may be off by this."""
+DEPTH: Final = 128
+"""Candidates first asked of a part for each probe; a part that has more is asked again."""
+
+NOBODY: Final = np.int64(-1)
+"""Key of a row that is free."""
 
 
 @dataclass(frozen=True)
-class Neighbour(Generic[K]):
+class Neighbour:
     """One result of a search."""
 
-    key: K
+    key: int
     distance: float
 
 
-class Gallery(Generic[K]):
-    """A growable set of embeddings by key. Not thread-safe; the owner holds a lock."""
+@dataclass(frozen=True)
+class State:
+    """What a gallery can be made from again without the store; see ``Gallery.state``.
 
-    def __init__(self, dimensions: int, metric: Metric) -> None:
+    Attributes:
+        keys: int64[n], -1 where a row is free.
+        rows: float32[m, D] with m >= n, what is beyond n is room.
+        parts: For each part its quantised bytes uint8[...], levels float32[D, 16], error, outliers int64[m].
+        measured: bool[n], quantised rows that every search must measure.
+    """
+
+    keys: Keys
+    rows: Rows
+    parts: tuple[tuple[NDArray[np.uint8], Rows, float, Keys], ...]
+    measured: NDArray[np.bool_]
+
+
+class Gallery:
+    """A growable set of embeddings by key. Not thread-safe; the owner holds a lock.
+
+    Args:
+        dimensions: D.
+        metric: Of the model.
+        pool: Threads that the parts of a large gallery are searched on; None searches them in turn.
+        part: Rows that are quantised together; tests take fewer than ``PART``.
+    """
+
+    def __init__(
+        self, dimensions: int, metric: Metric, *, pool: Executor | None = None, part: int = PART
+    ) -> None:
         self._metric = metric
-        self._rows = np.empty((64, dimensions), np.float32)
-        self._norms = np.empty(64, np.float32)
-        self._keys: list[K] = []
-        self._index: dict[K, int] = {}
+        self._pool = pool
+        self._part = part
+        self._rows: Rows = np.empty((64, dimensions), np.float32)
+        self._norms: Rows = np.empty(64, np.float32)
+        self._keys: Keys = np.full(64, NOBODY)
+        self._measured: NDArray[np.bool_] = np.zeros(64, np.bool_)
+        self._size = 0
+        self._free: list[int] = []
+        self._several: dict[int, int] = {}
+        self._highest = -1
+        self._parts: list[Quantised] = []
+        self._depths: list[int] = []
+        self._touched: set[int] = set()
+        self._plain = metric == "l1"
 
     def __len__(self) -> int:
-        return len(self._keys)
+        """Return how many identities there are."""
+        return self.references - sum(self._several.values()) + len(self._several)
 
-    def __contains__(self, key: K) -> bool:
-        return key in self._index
+    def __contains__(self, key: int) -> bool:
+        return self._places(key).size > 0
+
+    @property
+    def references(self) -> int:
+        """How many rows are in use."""
+        return self._size - len(self._free)
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by the matrix, spare rows included."""
-        return self._rows.nbytes + self._norms.nbytes
+        """Bytes held, spare rows included."""
+        arrays = (self._rows, self._norms, self._keys, self._measured)
+        return sum(array.nbytes for array in arrays) + sum(part.nbytes for part in self._parts)
 
-    def put(self, key: K, embedding: NDArray[np.float32]) -> None:
-        """Add an embedding float32[D], or replace the one of that key."""
-        row = self._index.get(key)
-        if row is None:
-            row = len(self._keys)
-            if row == self._rows.shape[0]:
-                self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
-                self._norms = np.concatenate([self._norms, np.empty_like(self._norms)])
-            self._keys.append(key)
-            self._index[key] = row
-        self._rows[row] = embedding
-        self._norms[row] = np.dot(self._rows[row], self._rows[row])
+    # --- changes
 
-    def discard(self, key: K) -> None:
-        """Remove a key; nothing happens if it is not there."""
-        row = self._index.pop(key, None)
-        if row is None:
-            return
-        last = len(self._keys) - 1
-        if row != last:
-            self._rows[row] = self._rows[last]
-            self._norms[row] = self._norms[last]
-            self._keys[row] = self._keys[last]
-            self._index[self._keys[row]] = row
-        self._keys.pop()
-        self._rows[last] = 0.0  # a deleted template does not linger
-
-    def nearest(self, probe: NDArray[np.float32], k: int) -> list[Neighbour[K]]:
-        """Return the ``k`` nearest references, nearest first, ties in order of key text.
-
-        A float32 scan finds every row that could be among the nearest, given its worst rounding error;
-        those are measured again in float64. So the order, the ties and the distances are those of a
-        full float64 scan.
+    def put(self, key: int, embeddings: Rows) -> None:
+        """Add an identity, or replace all that is known of it.
 
         Args:
-            probe: float32[D].
-            k: At least 1.
+            key: At least 0.
+            embeddings: float32[D] or float32[R, D].
         """
-        size = len(self._keys)
-        if size == 0:
-            return []
-        candidates = self._candidates(np.asarray(probe, np.float32), min(k, size))
-        exact = distances(probe, self._rows[candidates], self._metric)
-        ranked = sorted(
-            zip(exact.tolist(), (self._keys[i] for i in candidates), strict=True),
-            key=lambda item: (item[0], str(item[1])),
-        )
-        return [Neighbour(key, value) for value, key in ranked[:k]]
+        given = np.atleast_2d(np.asarray(embeddings, np.float32))
+        places = self._places(key).tolist()
+        for place in places[len(given) :]:
+            self._clear(place)
+        places = places[: len(given)] + self._room(len(given) - len(places))
+        self._several.pop(key, None)
+        if len(given) > 1:
+            self._several[key] = len(given)
+        self._highest = max(self._highest, key)
+        for place, embedding in zip(places, given, strict=True):
+            self._set(place, key, embedding)
+        self._tidy()
 
-    def _candidates(self, probe: NDArray[np.float32], k: int) -> NDArray[np.intp]:
-        size = len(self._keys)
-        if k == size:
-            return np.arange(size)
-        rows, norms = self._rows[:size], self._norms[:size]
-        if self._metric == "l1":
-            # Rows are taken in blocks so that the differences never need a second gallery's memory.
-            scores = np.concatenate(
-                [np.abs(rows[i : i + 8192] - probe).sum(axis=1) for i in range(0, size, 8192)]
-            )
-            scale = float(scores.max(initial=1.0))
+    def load(self, keys: Keys, embeddings: Rows) -> None:
+        """Add many identities that are not there yet.
+
+        Args:
+            keys: int64[N]; rows of one key lie side by side.
+            embeddings: float32[N, D].
+        """
+        count = len(keys)
+        if not count:
+            return
+        start, stop = self._size, self._size + count
+        self._reserve(stop)
+        self._rows[start:stop] = embeddings
+        self._norms[start:stop] = np.square(self._rows[start:stop]).sum(axis=1)
+        self._keys[start:stop] = keys
+        self._size = stop
+        self._highest = max(self._highest, int(keys.max()))
+        different, counts = np.unique(keys, return_counts=True)
+        for key, number in zip(different[counts > 1].tolist(), counts[counts > 1].tolist(), strict=True):
+            self._several[key] = self._several.get(key, 0) + number
+        self._tidy()
+
+    def discard(self, key: int) -> None:
+        """Remove an identity; nothing happens if it is not there."""
+        for place in self._places(key).tolist():
+            self._clear(place)
+        self._several.pop(key, None)
+        self._tidy()
+
+    def _places(self, key: int) -> NDArray[np.intp]:
+        if key > self._highest or key < 0:
+            return np.empty(0, np.intp)
+        return np.flatnonzero(self._keys[: self._size] == key)
+
+    def _room(self, count: int) -> list[int]:
+        """Return places of free rows, new ones where there are none."""
+        places = [self._free.pop() for _ in range(min(max(count, 0), len(self._free)))]
+        fresh = max(count, 0) - len(places)
+        self._reserve(self._size + fresh)
+        places += range(self._size, self._size + fresh)
+        self._size += fresh
+        return places
+
+    def _reserve(self, size: int) -> None:
+        held = len(self._keys)
+        if size <= held:
+            return
+        # Doubling a large matrix would hold up to twice what is needed.
+        wanted = max(size, 2 * held if held < PART else held + held // 8)
+
+        def grown(array: Any, fill: Any) -> Any:  # noqa: ANN401
+            new = np.empty((wanted, *array.shape[1:]), array.dtype)
+            new[: self._size] = array[: self._size]
+            new[self._size :] = fill
+            return new
+
+        self._rows, self._norms = grown(self._rows, 0), grown(self._norms, 0)
+        self._keys, self._measured = grown(self._keys, NOBODY), grown(self._measured, False)
+
+    def _set(self, place: int, key: int, embedding: Rows) -> None:
+        self._keys[place] = key
+        self._rows[place] = embedding
+        self._norms[place] = np.dot(self._rows[place], self._rows[place])
+        self._forget_copy(place)
+        self._measured[place] = place < self._quantised
+
+    def _clear(self, place: int) -> None:
+        self._keys[place] = NOBODY
+        self._rows[place] = 0.0  # a deleted template does not linger
+        self._norms[place] = 0.0
+        self._measured[place] = False
+        self._forget_copy(place)
+        self._free.append(place)
+
+    def _forget_copy(self, place: int) -> None:
+        if place < self._quantised:
+            self._parts[place // self._part].forget(place % self._part)
+            self._touched.add(place // self._part)
+
+    @property
+    def _quantised(self) -> int:
+        """Rows from the first that have four-bit copies."""
+        return len(self._parts) * self._part
+
+    def _tidy(self) -> None:
+        """Close gaps where most rows are free, and bring the four-bit copies up to date."""
+        if len(self._free) > max(self._part, self._size // 2):
+            self._close_gaps()
+        for number in self._touched:
+            span = slice(number * self._part, (number + 1) * self._part)
+            allowed = len(self._parts[number].outliers) + REBUILT_AT * self._part // PART
+            if self._parts and np.count_nonzero(self._measured[span]) > allowed:
+                self._quantise(number)
+        self._touched.clear()
+        while self._size - self._quantised >= self._part and not self._plain:
+            self._quantise(len(self._parts))
+
+    def _close_gaps(self) -> None:
+        kept = np.flatnonzero(self._keys[: self._size] != NOBODY)
+        self._rows, self._norms, self._keys = self._rows[kept], self._norms[kept], self._keys[kept]
+        self._measured = np.zeros(len(kept), np.bool_)
+        self._size, self._free = len(kept), []
+        self._parts, self._depths = [], []
+        self._touched.clear()
+
+    def _quantise(self, number: int) -> None:
+        """Make the four-bit copies of a part, or give up on copies where its rows do not suit them."""
+        span = slice(number * self._part, (number + 1) * self._part)
+        used = self._keys[span] != NOBODY
+        lengths = np.sqrt(self._norms[span])
+        try:
+            if (np.abs(lengths[used] - 1.0) > UNIT).any():
+                raise EngineError("the embeddings are no unit vectors")
+            made = quantise(self._rows[span])
+        except (EngineError, ImportError) as error:
+            logger.warning("the gallery is searched by plain scans: %s", error)
+            self._plain, self._parts, self._depths = True, [], []
+            self._measured[:] = False
+            return
+        self._measured[span] = False
+        self._measured[span][made.outliers] = used[made.outliers]
+        if number < len(self._parts):
+            self._parts[number] = made
         else:
-            # Both orders are those of a.b when rows have norm 1; in general the norms are needed.
-            products = rows @ probe
-            if self._metric == "euclidean":
-                scores = norms - 2.0 * products
-                scale = float(norms.max(initial=1.0)) + float(np.dot(probe, probe))
-            else:
-                scores = -products / np.sqrt(np.maximum(norms, np.finfo(np.float32).tiny))
-                scale = float(np.sqrt(np.dot(probe, probe)))
+            self._parts.append(made)
+            self._depths.append(min(DEPTH, self._part))
+
+    # --- search
+
+    def nearest(
+        self, probe: NDArray[np.floating[Any]], k: int, *, among: Iterable[int] | None = None
+    ) -> list[Neighbour]:
+        """Return the ``k`` nearest identities; see ``nearest_each``."""
+        return self.nearest_each(np.asarray(probe)[None, :], k, among=among)[0]
+
+    def nearest_each(
+        self, probes: NDArray[np.floating[Any]], k: int, *, among: Iterable[int] | None = None
+    ) -> list[list[Neighbour]]:
+        """Return the ``k`` nearest identities to each probe, nearest first, ties in order of their keys.
+
+        Args:
+            probes: float32[Q, D].
+            k: At least 1.
+            among: Only identities of these keys; all where it is None.
+        """
+        asked = np.ascontiguousarray(probes, np.float32)
+        allowed = None
+        if among is not None:
+            chosen = np.fromiter(among, np.int64)
+            allowed = np.isin(self._keys[: self._size], chosen[chosen >= 0])
+        rows_there = self.references if allowed is None else int(np.count_nonzero(allowed))
+        answers: list[list[Neighbour]] = [[] for _ in asked]
+        unanswered = list(range(len(asked))) if rows_there else []
+        wanted = min(k, rows_there)
+        while unanswered:
+            found = self._candidates(asked[unanswered], wanted, allowed)
+            for probe, places in zip(unanswered, found, strict=True):
+                answers[probe] = self._ranked(asked[probe], places, k)
+            # Several rows of one identity may have taken the places of others.
+            unanswered = [q for q in unanswered if len(answers[q]) < k and wanted < rows_there]
+            wanted = min(4 * wanted, rows_there)
+        return answers
+
+    def _ranked(self, probe: Rows, places: NDArray[np.intp], k: int) -> list[Neighbour]:
+        exact = distances(probe, self._rows[places], self._metric)
+        keys = self._keys[places]
+        nearest: dict[int, float] = {}
+        for place in np.lexsort((keys, exact)).tolist():
+            nearest.setdefault(int(keys[place]), float(exact[place]))
+            if len(nearest) == k:
+                break
+        return [Neighbour(key, value) for key, value in nearest.items()]
+
+    def _candidates(
+        self, probes: Rows, k: int, allowed: NDArray[np.bool_] | None
+    ) -> list[NDArray[np.intp]]:
+        """Return for each probe the places of all rows that may be among its ``k`` nearest rows."""
+        if allowed is not None or not self._parts or k > self._part // 8:
+            usable = self._keys[: self._size] != NOBODY
+            if allowed is not None:
+                usable &= allowed
+            if 4 * np.count_nonzero(usable) < self._size:
+                places = np.flatnonzero(usable)
+                return [places[kept] for kept in self._scan(self._rows[places], self._norms[places], probes, k)]
+            return self._scan(self._rows[: self._size], self._norms[: self._size], probes, k, usable)
+        return self._pruned(probes, k)
+
+    def _pruned(self, probes: Rows, k: int) -> list[NDArray[np.intp]]:
+        """Return the candidates by way of the four-bit copies."""
+        lengths = np.sqrt(np.square(probes.astype(np.float64)).sum(axis=1))
+        if not (np.isfinite(lengths).all() and lengths.min() > 1e-3):
+            usable = self._keys[: self._size] != NOBODY
+            return self._scan(self._rows[: self._size], self._norms[: self._size], probes, k, usable)
+        turned = np.ascontiguousarray((probes / lengths[:, None]) @ rotation(probes.shape[1]), np.float32)
+        slack = np.stack([part.slack(turned) for part in self._parts]) + UNIT
+        found = self._asked(turned, range(len(self._parts)), self._depths)
+        # What has no copy, or one that cannot be trusted, is scanned.
+        rest = np.concatenate(
+            [
+                np.flatnonzero(self._measured[: self._quantised]),
+                self._quantised + np.flatnonzero(self._keys[self._quantised : self._size] != NOBODY),
+            ]
+        )
+        scanned = self._scan(self._rows[rest], self._norms[rest], probes, k) if rest.size else None
+        results = []
+        for q, probe in enumerate(probes):
+            known = rest[scanned[q]] if scanned is not None else rest
+            results.append(self._proven(probe, turned[q : q + 1], lengths[q], slack[:, q], k, known, found, q))
+        return results
+
+    def _asked(
+        self, turned: Rows, parts: Iterable[int], depths: Sequence[int]
+    ) -> dict[int, tuple[NDArray[np.int64], Rows, bool]]:
+        """Return for each part the places and estimated cosines [Q, R], and whether those are all it has."""
+
+        def one(number: int) -> tuple[int, tuple[NDArray[np.int64], Rows, bool]]:
+            found = self._parts[number].estimate(turned, depths[number])
+            return number, (found.rows + number * self._part, found.cosines, found.complete)
+
+        each: Callable[..., Any] = map if self._pool is None else self._pool.map
+        return dict(each(one, parts))
+
+    def _proven(
+        self,
+        probe: Rows,
+        turned: Rows,
+        length: float,
+        slack: NDArray[np.float64],
+        k: int,
+        known: NDArray[np.intp],
+        found: dict[int, tuple[NDArray[np.int64], Rows, bool]],
+        q: int,
+    ) -> NDArray[np.intp]:
+        """Return all rows that may be among the ``k`` nearest of one probe; asks deeper where it must."""
+        numbers = list(found)
+        answers = {number: (found[number][0][q], found[number][1][q], found[number][2]) for number in numbers}
+        places = np.concatenate([known, *(self._usable(*answers[n][:2])[0] for n in numbers)])
+        estimates = np.concatenate(
+            [np.full(known.size, 2.0), *(self._usable(*answers[n][:2])[1] for n in numbers)]
+        )
+        # The k-th nearest of a few good candidates is no nearer than the k-th nearest of all.
+        few = known.size + 2 * k + 32
+        if few < places.size:
+            first = places[np.argpartition(-estimates, few)[:few]]
+        else:
+            first = places
+        least = self._least_cosine(probe, length, first, k)
+        # A part whose weakest answer could still be among the nearest has more of them.
+        deeper = {n: self._depths[n] for n in numbers}
+        while True:
+            short = [
+                n
+                for n in numbers
+                if not answers[n][2] and answers[n][1].size and answers[n][1][-1] >= least - slack[n]
+            ]
+            if not short:
+                break
+            for n in short:
+                deeper[n] = min(4 * deeper[n], self._part)
+            again = self._asked(turned, short, [deeper.get(n, 0) for n in range(len(self._parts))])
+            answers |= {n: (again[n][0][0], again[n][1][0], again[n][2]) for n in short}
+        kept = [known]
+        for n in numbers:
+            usable, cosines = self._usable(*answers[n][:2])
+            near = usable[cosines >= least - slack[n]]
+            self._depths[n] = self._next_depth(n, near.size)
+            kept.append(near)
+        candidates = np.concatenate(kept)
+        within = self._scan(self._rows[candidates], self._norms[candidates], probe[None, :], k)[0]
+        return candidates[within]
+
+    def _usable(self, places: NDArray[np.int64], cosines: Rows) -> tuple[NDArray[np.int64], Rows]:
+        """Leave out rows that are free, and those that are measured anyway."""
+        kept = (self._keys[places] != NOBODY) & ~self._measured[places]
+        return places[kept], cosines[kept]
+
+    def _next_depth(self, number: int, used: int) -> int:
+        """Return how many candidates to ask a part for next: what lately was enough, and a little more."""
+        wanted = min(max(DEPTH, 2 * used), self._part)
+        return max(wanted, self._depths[number] - self._depths[number] // 8)
+
+    def _least_cosine(self, probe: Rows, length: float, places: NDArray[np.intp], k: int) -> float:
+        """Return a cosine that each of the ``k`` nearest rows reaches."""
+        if places.size < k:
+            return -2.0
+        exact = distances(probe, self._rows[places], self._metric)
+        farthest = float(np.partition(exact, k - 1)[k - 1])
+        if self._metric == "cosine":
+            return 1.0 - farthest - ROUNDING
+        # |x - p| <= d  =>  cos(x, p) >= (|x|^2 + |p|^2 - d^2) / (2 |x| |p|), for |x| within UNIT of 1.
+        above = (1.0 - UNIT) ** 2 + length**2 - farthest**2
+        return above / (2.0 * length * ((1.0 + UNIT) if above > 0 else (1.0 - UNIT))) - ROUNDING
+
+    def _scan(
+        self, rows: Rows, norms: Rows, probes: Rows, k: int, usable: NDArray[np.bool_] | None = None
+    ) -> list[NDArray[np.intp]]:
+        """Return for each probe which rows may be among its ``k`` nearest, by a scan in float32."""
+        size = len(rows)
+        there = size if usable is None else int(np.count_nonzero(usable))
+        if k >= there:
+            every = np.arange(size) if usable is None else np.flatnonzero(usable)
+            return [every] * len(probes)
+        scores = np.empty((len(probes), size), np.float32)
+        for start in range(0, size, BLOCK):
+            block = slice(start, start + BLOCK)
+            scores[:, block] = self._scores(rows[block], norms[block], probes)
+        scale = self._scale(norms, probes, scores)
+        if usable is not None:
+            scores[:, ~usable] = np.inf
         # A dot product of D float32 terms is off by at most about D * 2**-24 of the operands' norms
         # (Higham, "Accuracy and Stability of Numerical Algorithms", 3.1); four such errors meet here.
-        slack = 4.0 * (rows.shape[1] + 4) * 2.0**-24 * max(scale, 1e-30)
-        limit = np.partition(scores, k - 1)[k - 1] + 2.0 * slack
-        if not np.isfinite(limit):  # squares that overflow float32 rank nothing; the caller measures all
-            return np.arange(size)
-        return np.flatnonzero(scores <= limit)
+        slack = 4.0 * (rows.shape[1] + 4) * 2.0**-24 * np.maximum(scale, 1e-30)
+        limits = np.partition(scores, k - 1, axis=1)[:, k - 1] + 2.0 * slack
+        if not np.isfinite(limits).all():  # squares that overflow float32 rank nothing: all are measured
+            return [np.arange(size) if usable is None else np.flatnonzero(usable)] * len(probes)
+        return [np.flatnonzero(own <= limit) for own, limit in zip(scores, limits, strict=True)]
+
+    def _scores(self, rows: Rows, norms: Rows, probes: Rows) -> Rows:
+        """Return float32[Q, n] that rank rows as their distances do, smaller for nearer."""
+        if self._metric == "l1":
+            return np.stack([np.abs(rows - probe).sum(axis=1) for probe in probes])
+        # Both orders are those of a.b when rows have norm 1; in general the norms are needed.
+        products = probes @ rows.T
+        if self._metric == "euclidean":
+            return np.asarray(norms - 2.0 * products, np.float32)
+        return np.asarray(-products / np.sqrt(np.maximum(norms, np.finfo(np.float32).tiny)), np.float32)
+
+    def _scale(self, norms: Rows, probes: Rows, scores: Rows) -> NDArray[np.float64]:
+        """Return float64[Q], the size of what is rounded in each probe's scores."""
+        squares = np.square(probes.astype(np.float64)).sum(axis=1)
+        if self._metric == "l1":
+            return scores.max(axis=1, initial=1.0).astype(np.float64)
+        if self._metric == "euclidean":
+            return float(norms.max(initial=1.0)) + squares
+        return np.sqrt(squares)
+
+    # --- snapshots
+
+    def state(self) -> State:
+        """Return copies of the small and views of the large arrays; use them before the next change."""
+        return State(
+            self._keys[: self._size],
+            self._rows[: self._size],
+            tuple((part.to_bytes(), part.levels, part.error, part.outliers) for part in self._parts),
+            self._measured[: self._size],
+        )
+
+    @classmethod
+    def from_state(cls, state: State, metric: Metric, *, pool: Executor | None = None, part: int = PART) -> Gallery:
+        """Return a gallery equal to the one that gave the state; it takes the arrays over.
+
+        Raises:
+            EngineError: The state's parts cannot be used.
+            ImportError: The search engine is not installed.
+        """
+        made = cls(state.rows.shape[1], metric, pool=pool, part=part)
+        made._take(state)
+        return made
+
+    def _take(self, state: State) -> None:
+        size, room = len(state.keys), len(state.rows)
+        self._rows, self._size = state.rows, size
+        self._keys, self._measured = np.full(room, NOBODY), np.zeros(room, np.bool_)
+        self._keys[:size], self._measured[:size] = state.keys, state.measured
+        self._norms = np.zeros(room, np.float32)
+        for start in range(0, size, BLOCK):
+            block = slice(start, min(start + BLOCK, size))
+            self._norms[block] = np.square(self._rows[block]).sum(axis=1)
+        self._free = np.flatnonzero(state.keys == NOBODY).tolist()
+        self._highest = int(state.keys.max(initial=-1))
+        different, counts = np.unique(state.keys[state.keys != NOBODY], return_counts=True)
+        several = counts > 1
+        self._several = dict(zip(different[several].tolist(), counts[several].tolist(), strict=True))
+        self._parts = [Quantised.from_bytes(*each) for each in state.parts]
+        self._depths = [min(DEPTH, self._part)] * len(state.parts)
+        self._tidy()
