@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,3 +58,34 @@ def create_database(server: Any, name: str, template: str | None = None) -> str:
         connection.exec_driver_sql(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
     engine.dispose()
     return url_of(server, name)
+
+
+def crash(server: Any, how: signal.Signals = signal.SIGKILL) -> None:
+    """End a server in disorder: by SIGKILL its first process, which the others follow, by SIGQUIT all of it."""
+    pid = server.get_pid()
+    os.kill(pid, how)
+    deadline = time.monotonic() + 10
+    while _runs(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def restart(server: Any, limit_s: float = 60) -> None:
+    """Start a server that has ended, and return when it answers."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            server.ensure_postgres_running()
+        except (subprocess.SubprocessError, AssertionError):
+            # Processes of the one that was killed may still hold its memory.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except OSError:
+        return False

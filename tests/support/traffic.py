@@ -35,6 +35,8 @@ TEMPLATES: Final = 1500
 PROBES: Final = 64
 IDLE_S: Final = 2.0
 """A connection unused for longer is made anew: the service closes those that are idle."""
+PATIENCE_S: Final = 0.1
+"""How long a client waits after a refusal, where outages are expected."""
 TOLERANCE: Final = 1e-5
 """Of distances: two templates drawn at random are farther apart by some thousand times as much."""
 
@@ -71,8 +73,9 @@ class Answer:
 class Service:
     """One service process; clients hold a connection each to it."""
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
+    def __init__(self, launch: Callable[[], Server]) -> None:
+        self._launch = launch
+        self.server = launch()
         self._local = threading.local()
         self._opened: list[http.client.HTTPConnection] = []
         self.log: list[tuple[float, float, bool]] = []
@@ -107,6 +110,12 @@ class Service:
         self.log.append((started, ended, response.status != 503))
         return answer
 
+    def kill_and_restart(self) -> None:
+        """Kill the process as it is, start another in its place, and return when that is ready."""
+        self.server.kill()
+        self.server = self._launch()
+        wait_until_ready(self.server)
+
     def close(self) -> None:
         """Close the connections of all clients."""
         for connection in self._opened:
@@ -137,7 +146,7 @@ def services(
             own = folder / f"service-{number}"
             own.mkdir()
             values = {"database_url": database_url, "log_level": "warning", **settings}
-            started.append(Service(start(own, models_dir, "vectors", **values)))
+            started.append(Service(partial(start, own, models_dir, "vectors", **values)))
         for service in started:
             wait_until_ready(service.server)
         yield started
@@ -204,9 +213,24 @@ class Traffic:
         self._template_of: dict[int, int] = {}
         kinds = {**CHANGING, **READING, **({} if outages else CONTEST)}
         self._kinds, self._weights = list(kinds), list(kinds.values())
+        self.done = 0
+        """Operations begun so far."""
 
-    def run(self, operations: int, clients: int = 8, progress: Callable[[int], None] | None = None) -> None:
+    def run(
+        self,
+        operations: int,
+        clients: int = 8,
+        *,
+        disturb: Callable[[], None] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
         """Make the collections and let the clients loose; returns when all operations are done.
+
+        Args:
+            operations: How many; while ``disturb`` runs there may be more.
+            clients: How many at once.
+            disturb: Runs beside them, and takes services or the store away and brings them back.
+            progress: Called with 1 for each operation.
 
         Raises:
             Exception: A client failed; its first error is raised.
@@ -214,24 +238,34 @@ class Traffic:
         began = time.monotonic()
         for collection in self._collections:
             self._recreate(random.Random(self._seed), collection, first=True)
-        numbers = itertools.count()
-        failed = threading.Event()
+        stop = threading.Event()
+        quiet = threading.Event()
 
         def client(number: int) -> None:
             choose = random.Random(f"{self._seed} {number}")
             try:
-                while (done := next(numbers)) < operations and not failed.is_set():
+                while not stop.is_set() and (self.done < operations or not quiet.is_set()):
+                    with self._lock:
+                        self.done += 1
                     self._one(choose)
                     if progress is not None:
-                        progress(done)
+                        progress(1)
             except BaseException:
-                failed.set()
+                stop.set()
                 raise
 
-        with ThreadPoolExecutor(clients) as pool, ThreadPoolExecutor(3 * clients) as rivals:
+        def disturber() -> None:
+            try:
+                if disturb is not None:
+                    disturb()
+            finally:
+                quiet.set()
+
+        with ThreadPoolExecutor(clients + 1) as pool, ThreadPoolExecutor(3 * clients) as rivals:
             self._rivals = rivals
-            for future in [pool.submit(client, number) for number in range(clients)]:
-                future.result()
+            tasks = [pool.submit(disturber), *(pool.submit(client, number) for number in range(clients))]
+            for task in tasks:
+                task.result()
         self.tally.seconds = time.monotonic() - began
         for service in self._targets:
             for collection in self._collections:
@@ -298,6 +332,7 @@ class Traffic:
                 self._wrong("connection", str(error))
             else:
                 self._count(self.tally.refused, "connection")
+                time.sleep(PATIENCE_S)
         except UnexpectedError as error:
             self._wrong("answer", str(error))
 
@@ -319,6 +354,8 @@ class Traffic:
         if not refused:
             raise UnexpectedError(f"{method} {path}: {answer.status} {answer.body}")
         self._count(self.tally.refused, answer.code)
+        if self._outages:
+            time.sleep(PATIENCE_S)
         return answer
 
     # Reads.
