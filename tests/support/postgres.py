@@ -61,7 +61,7 @@ def create_database(server: Any, name: str, template: str | None = None) -> str:
 
 
 def crash(server: Any, how: signal.Signals = signal.SIGKILL) -> None:
-    """End a server in disorder: by SIGKILL its first process, which the others follow, by SIGQUIT all of it."""
+    """End a server in disorder: SIGKILL its first process, which the others follow, or SIGQUIT all of it."""
     pid = server.get_pid()
     os.kill(pid, how)
     deadline = time.monotonic() + 10
