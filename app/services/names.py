@@ -37,7 +37,7 @@ def identity_name(text: str, *, field: str = "identity") -> str:
         raise InvalidRequestError(
             [{"field": field, "problem": "no control characters, no blanks at either end, not '.' or '..'"}]
         )
-    if any("\ud800" <= character <= "\udfff" for character in name):
+    if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
         raise InvalidRequestError([{"field": field, "problem": "not valid Unicode"}])
     return name
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 
-from sqlalchemy import Table, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Table, bindparam, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from app.storage.records import Collection, with_zone
-from app.storage.schema import IdentityRow, ReferenceRow, utc_now
+from app.storage.schema import IdentityRow, KeptImageRow, ReferenceRow, utc_now
 
 _IDENTITIES: Final = cast(Table, IdentityRow.__table__)
 _REFERENCES: Final = cast(Table, ReferenceRow.__table__)
+_CROPS: Final = cast(Table, KeptImageRow.__table__)
 _NAMES_AT_ONCE: Final = 10_000
 """Parameters of one statement; SQLite takes some 32,000."""
 _SQLITE_CACHE_KIB: Final = 256 * 1024
@@ -29,10 +31,12 @@ class BulkReference(NamedTuple):
     """A template to store. ``embedding`` is what ``records.to_bytes`` makes."""
 
     id: str
+    model_digest: str
     embedding: bytes
     face: dict[str, Any] | None
     quality: dict[str, Any]
     created_at: datetime
+    sample_id: str | None = None
 
 
 class BulkIdentity(NamedTuple):
@@ -79,7 +83,6 @@ def add_all(
     session: Session,
     collection: Collection,
     revision: int,
-    model_digest: str,
     identities: Sequence[BulkIdentity],
 ) -> None:
     """Enrol identities that are not there, whose names differ from one another."""
@@ -94,7 +97,7 @@ def add_all(
                 number,
                 collection.id,
                 identity.name,
-                identity.metadata or {},
+                _text_of(identity.metadata or {}),
                 revision,
                 identity.references[0].created_at,
                 now,
@@ -102,12 +105,10 @@ def add_all(
             for number, identity in zip(numbers, identities, strict=True)
         ),
     )
-    _add_references(session, model_digest, zip(numbers, identities, strict=True))
+    _add_references(session, zip(numbers, identities, strict=True))
 
 
-def replace_all(
-    session: Session, revision: int, model_digest: str, identities: Mapping[int, BulkIdentity]
-) -> None:
+def replace_all(session: Session, revision: int, identities: Mapping[int, BulkIdentity]) -> None:
     """Replace all references of identities, by their ids, and their metadata where some is given."""
     if not identities:
         return
@@ -115,6 +116,7 @@ def replace_all(
     connection = session.connection()
     for start in range(0, len(numbers), _NAMES_AT_ONCE):
         some = numbers[start : start + _NAMES_AT_ONCE]
+        connection.execute(delete(_CROPS).where(_CROPS.c.identity_id.in_(some)))
         connection.execute(delete(_REFERENCES).where(_REFERENCES.c.identity_id.in_(some)))
         connection.execute(
             update(_IDENTITIES)
@@ -133,7 +135,7 @@ def replace_all(
             .values(details=bindparam("metadata"))
         )
         connection.execute(statement, described)
-    _add_references(session, model_digest, identities.items())
+    _add_references(session, identities.items())
 
 
 def count_exported(session: Session, collection: Collection) -> tuple[int, int]:
@@ -195,22 +197,21 @@ def pages(session: Session, collection: Collection, size: int) -> Iterator[list[
         after = last
 
 
-def _add_references(
-    session: Session, model_digest: str, identities: Iterable[tuple[int, BulkIdentity]]
-) -> None:
+def _add_references(session: Session, identities: Iterable[tuple[int, BulkIdentity]]) -> None:
     _insert(
         session,
         _REFERENCES,
-        ("id", "identity_id", "model_digest", "embedding", "face", "quality", "created_at"),
+        ("identity_id", *BulkReference._fields),
         (
             (
-                reference.id,
                 number,
-                model_digest,
+                reference.id,
+                reference.model_digest,
                 reference.embedding,
-                reference.face,
-                reference.quality,
+                _text_of(reference.face),
+                _text_of(reference.quality),
                 reference.created_at,
+                reference.sample_id,
             )
             for number, identity in identities
             for reference in identity.references
@@ -233,20 +234,40 @@ def _new_numbers(session: Session, count: int) -> list[int]:
     return sorted(numbers)
 
 
-def _insert(
-    session: Session, table: Table, columns: Sequence[str], rows: Iterable[tuple[object, ...]]
-) -> None:
+def _insert(session: Session, table: Table, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
+    """Insert rows of strings, numbers, bytes and moments in UTC; objects come as ``_text_of`` has them."""
+    names = ", ".join(columns)
     if _is_sqlite(session):
-        values = [dict(zip(columns, row, strict=True)) for row in rows]
+        # As the types of the columns would have it, which take longer than the insert itself.
+        moments = [number for number, name in enumerate(columns) if name.endswith("_at")]
+        values = []
+        for row in rows:
+            value = list(row)
+            for number in moments:
+                value[number] = _sqlite_moment(value[number])
+            values.append(tuple(value))
+        marks = ", ".join("?" * len(columns))
+        statement = f"INSERT INTO {table.name} ({names}) VALUES ({marks})"  # noqa: S608 - names of ours
         if values:
-            session.connection().execute(insert(table), values)
+            session.connection().exec_driver_sql(statement, values)
         return
-    objects = {columns.index(name) for name in ("details", "face", "quality") if name in columns}
     driver = session.connection().connection.driver_connection
     assert driver is not None  # noqa: S101 - the session is open
-    with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({', '.join(columns)}) FROM STDIN") as to:
+    with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({names}) FROM STDIN") as copy:
         for row in rows:
-            to.write_row([json.dumps(v) if i in objects else v for i, v in enumerate(row)])
+            copy.write_row(row)
+
+
+@lru_cache(maxsize=1024)
+def _sqlite_moment(moment: datetime) -> str:
+    return moment.replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def _text_of(value: dict[str, Any] | None) -> str:
+    """Return the JSON that a column keeps; most are empty."""
+    if value is None:
+        return "null"
+    return json.dumps(value) if value else "{}"
 
 
 def _is_sqlite(session: Session) -> bool:
