@@ -14,7 +14,8 @@ from app.services.preconditions import AtLeast, Unchanged
 
 # Blanks at either end would be lost on the way.
 _KEY: Final = r"^[!-~]([ -~]{0,253}[!-~])?$"
-_ETAG: Final = r'^(\*|"[0-9]{1,18}")$'
+_ANY: Final = "*"
+_ETAG: Final = r'^"[0-9]{1,18}"$'
 _REVISION: Final = r"^[0-9]{1,18}$"
 
 _Key = Annotated[
@@ -28,7 +29,7 @@ _Key = Annotated[
 ]
 _Match = Annotated[
     str | None,
-    WithJsonSchema({"type": "string", "pattern": _ETAG}),
+    WithJsonSchema({"anyOf": [{"const": _ANY, "type": "string"}, {"pattern": _ETAG, "type": "string"}]}),
     Header(
         alias="If-Match",
         description="ETag of the identity as it was read; it is changed only if it is the same still. * asks "
@@ -59,10 +60,10 @@ def idempotency_key(request: Request, _: _Key = None) -> str | None:
 def if_match(request: Request, _: _Match = None) -> Unchanged | None:
     """Return what the identity must be still."""
     wanted = 'one ETag as an answer has it is wanted, such as "17" with its quotes, or *'
-    text = _header(request, "If-Match", _ETAG, wanted)
+    text = _header(request, "If-Match", rf"\*|{_ETAG}", wanted)
     if text is None:
         return None
-    return Unchanged(None if text == "*" else int(text.strip('"')))
+    return Unchanged(None if text == _ANY else int(text.strip('"')))
 
 
 def if_revision(request: Request, context: ContextDep, _: _Revision = None) -> AtLeast:

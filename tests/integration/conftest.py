@@ -45,7 +45,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
             closing(Database(address, timeout_s=5, pool_size=1)) as database,
             database.engine.begin() as connection,
         ):
-            connection.execute(text("TRUNCATE collections, api_keys CASCADE"))
+            connection.execute(text("TRUNCATE collections, api_keys, idempotency_keys CASCADE"))
         return address
     return _new_sqlite(tmp_path)
 

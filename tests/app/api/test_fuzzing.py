@@ -24,6 +24,8 @@ from app.services.access import create_key
 from tests.support.service import settings_for
 
 ROOT = Path(__file__).parents[3]
+LIMITS: dict[str, Any] = {"max_image_bytes": 2**20, "revision_timeout_s": 0.05}
+"""Settings that let a run be short."""
 
 
 @dataclass
@@ -72,7 +74,7 @@ def fuzz(app: Any, *, examples: int, headers: dict[str, str] | None = None) -> O
 @pytest.mark.parametrize("secured", [False, True], ids=["open", "with keys"])
 def test_small_model_keeps_to_its_description(tmp_path: Path, angle_models: Path, secured: bool) -> None:
     host = "0.0.0.0" if secured else "127.0.0.1"
-    settings = settings_for(tmp_path, angle_models, ("angles", "other"), host=host, max_image_bytes=2**20)
+    settings = settings_for(tmp_path, angle_models, ("angles", "other"), host=host, **LIMITS)
     with open_context(settings) as context:
         key = create_key(context.database, "fuzzer", "full") if secured else ""
         headers = {"Authorization": f"Bearer {key}"} if secured else None
@@ -85,7 +87,7 @@ def test_small_model_keeps_to_its_description(tmp_path: Path, angle_models: Path
 @pytest.mark.model
 @pytest.mark.filterwarnings("default")
 def test_faces_model_keeps_to_its_description(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path, ROOT / "models", ("faces",), max_image_bytes=2**20)
+    settings = settings_for(tmp_path, ROOT / "models", ("faces",), **LIMITS)
     with open_context(settings) as context:
         outcome = fuzz(_app(context), examples=15)
     assert outcome.problems == []
