@@ -17,6 +17,7 @@ from app.services.calibration import Calibration
 from app.services.catalogue import Catalogue, ensure_default_collection
 from app.services.enrolment import Enrolment
 from app.services.galleries import Galleries
+from app.services.gallery_snapshots import Snapshots
 from app.services.idempotency import Idempotency
 from app.services.identification import IdentificationService
 from app.services.images import Images
@@ -124,6 +125,17 @@ def load_models(settings: Settings) -> list[Model]:
     ]
 
 
+def quality_floor(settings: Settings) -> QualityFloor:
+    """Return the service's floor for photos that show a face."""
+    return QualityFloor(
+        min_face_size=settings.min_face_size,
+        min_sharpness=settings.min_sharpness,
+        min_brightness=settings.min_brightness,
+        max_brightness=settings.max_brightness,
+        max_yaw=settings.max_yaw,
+    )
+
+
 @contextmanager
 def open_context(settings: Settings, *, existing: bool = False) -> Iterator[Context]:
     """Build all services over a store (see ``opened_database``), and close them in order at the end.
@@ -145,13 +157,7 @@ def open_context(settings: Settings, *, existing: bool = False) -> Iterator[Cont
             idempotency = Idempotency(database, settings.idempotency_hours)
             idempotency.prune_now()
         images = Images(workers)
-        floor = QualityFloor(
-            min_face_size=settings.min_face_size,
-            min_sharpness=settings.min_sharpness,
-            min_brightness=settings.min_brightness,
-            max_brightness=settings.max_brightness,
-            max_yaw=settings.max_yaw,
-        )
+        floor = quality_floor(settings)
         own = OwnEvidences()
         guard = Guard(required=not settings.loopback, disabled=settings.insecure)
         _announce(settings, database, models)
@@ -187,11 +193,19 @@ def _gallery_search(
     settings: Settings, database: Database, searches: Database, workers: Workers
 ) -> Galleries | PgvectorSearch:
     if settings.search == "exact":
-        return Galleries(searches, workers.threads)
+        return Galleries(searches, workers.threads, snapshots=_snapshots(settings, database))
     with migrate.explained(database):
         vectors.require(database)
     vectors.keep(database)
     return PgvectorSearch(searches, workers.threads, ef_search=settings.pgvector_ef_search, store=database)
+
+
+def _snapshots(settings: Settings, database: Database) -> Snapshots | None:
+    """Return where galleries are kept between starts: the folder of the settings, or one beside a SQLite file."""
+    folder = settings.snapshot_dir
+    if folder is None and database.file is not None:
+        folder = database.file.with_name(f"{database.file.name}.galleries")
+    return None if folder is None else Snapshots(folder, database)
 
 
 def _workers(settings: Settings) -> Workers:

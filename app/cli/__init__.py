@@ -20,7 +20,7 @@ _COMMANDS = {
     "detect": ("app.cli.matching", "List the faces of an image."),
     "audit": ("app.cli.audit", "Find duplicates, mislabels and look-alikes in a collection or photos."),
     "calibrate": ("app.cli.calibrate", "Measure error rates on your own people, and decide by them."),
-    "identities": ("app.cli.stored", "List, show and delete identities."),
+    "identities": ("app.cli.stored", "List, show, delete, import and export identities."),
     "collections": ("app.cli.stored", "List, create and delete collections."),
     "models": ("app.cli.stored", "List, show, check and sign model bundles."),
     "keys": ("app.cli.stored", "Create, list and revoke API keys."),

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from app import answers
+from app.cli.bulk import export_identities, import_identities
 from app.cli.common import (
     FiniteRange,
     as_json_option,
@@ -20,6 +21,7 @@ from app.cli.common import (
     print_json,
     run,
 )
+from app.cli.vectors import vectors as vector_commands
 from app.context import open_context, open_database, opened_database
 from app.encoding.bundle import Bundle, load_bundle, read_manifest
 from app.encoding.golden import GOLDEN_TOLERANCE
@@ -36,7 +38,11 @@ from app.storage.database import Database
 
 @click.group()
 def identities() -> None:
-    """List, show and delete identities."""
+    """List, show, delete, import and export identities."""
+
+
+identities.add_command(import_identities)
+identities.add_command(export_identities)
 
 
 @identities.command("list")
@@ -356,6 +362,9 @@ def revoke(name: str, database_url: str | None) -> None:
 @click.group()
 def db() -> None:
     """Bring the database schema up to date."""
+
+
+db.add_command(vector_commands)
 
 
 @db.command("upgrade")
