@@ -916,6 +916,109 @@ def evidence_rows() -> Iterator[Row]:
     )
 
 
+def _with_headers(request: dict[str, Any], *headers: tuple[str, str]) -> dict[str, Any]:
+    given = [*request.get("headers", {}).items(), *headers]
+    return {**request, "headers": [(name.encode(), value.encode()) for name, value in given]}
+
+
+TAKEN_KEY: Final = "taken"
+"""An Idempotency-Key under which another request was answered."""
+
+
+def header_rows() -> Iterator[Row]:
+    """Yield rows of headers that say what a request takes for granted."""
+    enroll = as_json([*GOOD["/enroll"].items()])
+    replace = as_json([("identity", Text("ada")), ("image", File(PHOTO)), ("replace", Raw("true"))])
+    change = _json_text('{"metadata": {"a": 1}}')
+    changing: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("POST", "/enroll", replace),
+        ("PATCH", "/identities/ada", change),
+        ("DELETE", "/identities/ada", {}),
+    )
+    writing = (
+        ("POST", "/enroll", enroll),
+        *changing[1:],
+        ("POST", "/collections", _json_text('{"name": "new"}')),
+        ("DELETE", "/collections/default", {}),
+        ("POST", "/collections/default/evidence", {}),
+        ("DELETE", "/collections/default/evidence", {}),
+    )
+    reading: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("POST", "/identify", as_form(GOOD["/identify"].items())),
+        ("POST", "/verify", as_form(CLAIM.items())),
+        ("GET", "/identities", {}),
+        ("GET", "/identities/ada", {}),
+    )
+    key, match, revision = "Idempotency-Key", "If-Match", "If-Revision"
+    bad = "invalid_request"
+    for name, routes, cases in (
+        (
+            key,
+            writing,
+            (
+                ("empty", [""], bad),
+                ("256 characters", ["a" * 256], bad),
+                ("not ASCII", ["\u043a\u043b\u044e\u0447"], bad),
+                ("a control character", ["a\tb"], bad),
+                ("given twice", ["a", "a"], bad),
+                ("the key of another request", [TAKEN_KEY], "idempotency_key_reused"),
+            ),
+        ),
+        (
+            match,
+            changing,
+            (
+                ("empty", [""], bad),
+                ("without quotes", ["1"], bad),
+                ("a weak ETag", ['W/"1"'], bad),
+                ("two ETags", ['"1", "2"'], bad),
+                ("no number", ['"abc"'], bad),
+                ("19 digits", [f'"{"9" * 19}"'], bad),
+                ("given twice", ['"1"', '"1"'], bad),
+                ("another revision than the identity's", ['"999"'], "precondition_failed"),
+            ),
+        ),
+        (
+            revision,
+            reading,
+            (
+                ("empty", [""], bad),
+                ("negative", ["-1"], bad),
+                ("a fraction", ["1.5"], bad),
+                ("not a number", ["latest"], bad),
+                ("19 digits", ["9" * 19], bad),
+                ("given twice", ["1", "1"], bad),
+                ("later than any there is", ["999999"], "revision_not_reached"),
+            ),
+        ),
+    ):
+        for what, values, code in cases:
+            for method, path, request in routes:
+                yield Row(
+                    f"{name}-{method}-{path}-{what}",
+                    method,
+                    path,
+                    code,
+                    name,
+                    f"`{name}`: {what}",
+                    _with_headers(request, *((name, value) for value in values)),
+                )
+    nobody = as_json([("identity", Text("nobody")), ("image", File(PHOTO)), ("replace", Raw("true"))])
+    for what, request, code in (
+        ("without `replace=true`", enroll, bad),
+        ("`*`, and the identity is not enrolled", nobody, "precondition_failed"),
+    ):
+        yield Row(
+            f"{match}-enroll-{what}",
+            "POST",
+            "/enroll",
+            code,
+            match,
+            f"`{match}`: {what}",
+            _with_headers(request, (match, "*")),
+        )
+
+
 def state_rows() -> Iterator[Row]:
     """Yield rows that are good requests, but not now or not here."""
     enroll: dict[str, Value] = {"identity": Text("ada"), "image": File(PHOTO)}
@@ -1032,7 +1135,14 @@ def route_rows() -> Iterator[Row]:
 
 def every_row() -> list[Row]:
     """Return the whole table for the small models."""
-    return [*field_rows(), *body_rows(), *stored_rows(), *state_rows(), *route_rows()]
+    return [
+        *field_rows(),
+        *body_rows(),
+        *stored_rows(),
+        *header_rows(),
+        *state_rows(),
+        *route_rows(),
+    ]
 
 
 def face_rows() -> list[tuple[Row, str]]:

@@ -63,6 +63,19 @@ MEANING: dict[str, tuple[str, str]] = {
         "The collection's templates were made by another model, or another build of it.",
         "Leave `model` out, or serve the model that made the collection.",
     ),
+    "revision_not_reached": (
+        "The store that was read, a replica perhaps, is behind the revision of `If-Revision`, or no change "
+        "ever got it; `revision` is the one seen.",
+        "Try again, or leave the header out.",
+    ),
+    "precondition_failed": (
+        "The identity is not at the revision of `If-Match`, or not enrolled; `revision` is the one it has.",
+        "Read it again and decide anew.",
+    ),
+    "idempotency_key_reused": (
+        "Another request was answered under this `Idempotency-Key`.",
+        "Take a new key for each request; repeat one unchanged.",
+    ),
     "too_few_identities": (
         "The collection has too few identities to show a false match rate of 1e-2; `needed` says how many it "
         "takes.",
@@ -137,6 +150,7 @@ def render() -> str:
     for title, rows in (
         ("Requests as a whole", [*bad_requests.body_rows(), *bad_requests.route_rows()]),
         ("Identities, collections and models", list(bad_requests.stored_rows())),
+        ("Headers", list(bad_requests.header_rows())),
         ("Requests that would be good at another time or place", list(bad_requests.state_rows())),
         ("Faces", [row for row, _ in bad_requests.face_rows()]),
     ):

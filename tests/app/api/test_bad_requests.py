@@ -29,12 +29,15 @@ def service(tmp_path_factory: pytest.TempPathFactory, angle_models: Any) -> Iter
         ("angles", "other"),
         max_image_bytes=bad_requests.MAX_IMAGE_BYTES,
         max_image_pixels=bad_requests.MAX_IMAGE_PIXELS,
+        revision_timeout_s=0.05,
     )
     with serving(settings) as client:
         assert settings.max_body_bytes == bad_requests.MAX_BODY_BYTES
         for name in ("ada", "grace", "\u00c9mile"):
             client.post("/enroll", data={"identity": name}, files={"image": angle_png(0)}).raise_for_status()
-        client.post("/collections", json={"name": "others", "model": "other"}).raise_for_status()
+        taken = {"Idempotency-Key": bad_requests.TAKEN_KEY}
+        others = {"name": "others", "model": "other"}
+        client.post("/collections", json=others, headers=taken).raise_for_status()
         database = client.app.state.context.database  # type: ignore[attr-defined]
         moved = database.write_now(collections.add, "moved", "angles", "0" * 64, {})
         reference = NewReference("r", "0" * 64, np.array([1, 0], np.float32), None, {})
