@@ -73,6 +73,11 @@ class Settings(BaseSettings):
     pgvector_ef_search: int = Field(
         200, ge=1, le=1000, description="candidates that a pgvector search keeps in view; more find more"
     )
+    snapshot_dir: Path | None = Field(
+        None,
+        description="folder of this host where large galleries are kept between starts; default: beside a "
+        "SQLite store, none with PostgreSQL",
+    )
     host: str = Field("127.0.0.1", description="address to bind; any but loopback needs API keys")
     port: int = Field(8000, ge=0, le=65535, description="TCP port")
     workers: int = Field(1, ge=1, le=256, description="processes, each with its own copy of the models")

@@ -1,8 +1,8 @@
 """All references of one collection in memory, and the exact search for the nearest.
 
-The gallery is a copy of committed rows; ``services/galleries.py`` keeps it at the collection's revision. Rows
-lie in one preallocated float32 matrix with the key of their identity beside them; an identity may have several
-rows, and its nearest counts. Changing one key costs a scan of the keys (a millisecond for a million).
+The gallery is a copy of committed rows; ``services/galleries.py`` keeps it at the collection's revision. They
+lie in one preallocated float32 matrix with the key of their identity beside them; an identity may have
+several rows, and its nearest counts. Changing one key costs a scan of the keys (a millisecond for a million).
 
 Small galleries are searched by a float32 scan. Of a large one whose rows are unit vectors, each ``PART`` rows
 also have four-bit copies (``quantised``), which name all rows that could be among the nearest; the scan is of
@@ -13,7 +13,7 @@ and the distances are those of a full float64 scan.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -96,6 +96,10 @@ class Gallery:
         self._parts: list[Quantised] = []
         self._depths: list[int] = []
         self._touched: set[int] = set()
+        self.written: set[int] | None = None
+        """Places of rows written since somebody put an empty set here, while the matrix is being copied."""
+        self.generation = 0
+        """Rises when rows move to other places, which a copy under way does not survive."""
         self._plain = metric == "l1"
 
     def __len__(self) -> int:
@@ -103,7 +107,11 @@ class Gallery:
         return self.references - sum(self._several.values()) + len(self._several)
 
     def __contains__(self, key: int) -> bool:
-        return self._places(key).size > 0
+        return self._places([key]).size > 0
+
+    def count(self, keys: Iterable[int]) -> int:
+        """Return how many of these identities are there."""
+        return np.unique(self._keys[self._places(keys)]).size
 
     @property
     def references(self) -> int:
@@ -119,63 +127,68 @@ class Gallery:
     # --- changes
 
     def put(self, key: int, embeddings: Rows) -> None:
-        """Add an identity, or replace all that is known of it.
-
-        Args:
-            key: At least 0.
-            embeddings: float32[D] or float32[R, D].
-        """
-        given = np.atleast_2d(np.asarray(embeddings, np.float32))
-        places = self._places(key).tolist()
-        for place in places[len(given) :]:
-            self._clear(place)
-        places = places[: len(given)] + self._room(len(given) - len(places))
-        self._several.pop(key, None)
-        if len(given) > 1:
-            self._several[key] = len(given)
-        self._highest = max(self._highest, key)
-        for place, embedding in zip(places, given, strict=True):
-            self._set(place, key, embedding)
-        self._tidy()
-
-    def load(self, keys: Keys, embeddings: Rows) -> None:
-        """Add many identities that are not there yet.
-
-        Args:
-            keys: int64[N]; rows of one key lie side by side.
-            embeddings: float32[N, D].
-        """
-        count = len(keys)
-        if not count:
-            return
-        start, stop = self._size, self._size + count
-        self._reserve(stop)
-        self._rows[start:stop] = embeddings
-        self._norms[start:stop] = np.square(self._rows[start:stop]).sum(axis=1)
-        self._keys[start:stop] = keys
-        self._size = stop
-        self._highest = max(self._highest, int(keys.max()))
-        different, counts = np.unique(keys, return_counts=True)
-        for key, number in zip(different[counts > 1].tolist(), counts[counts > 1].tolist(), strict=True):
-            self._several[key] = self._several.get(key, 0) + number
-        self._tidy()
+        """Add an identity, or replace all that is known of it; float32[D] or float32[R, D]."""
+        self.change({key: embeddings})
 
     def discard(self, key: int) -> None:
         """Remove an identity; nothing happens if it is not there."""
-        for place in self._places(key).tolist():
+        self.change({}, gone=[key])
+
+    def change(self, put: Mapping[int, Rows], *, gone: Iterable[int] = ()) -> None:
+        """Remove identities, then add or replace others.
+
+        Args:
+            put: By key, at least 0, all embeddings of the identity: float32[D] or float32[R, D].
+            gone: Keys to remove; those that are not there change nothing.
+        """
+        for place in self._places([*gone, *put]).tolist():
+            self._several.pop(int(self._keys[place]), None)
             self._clear(place)
-        self._several.pop(key, None)
+        for key, embeddings in put.items():
+            given = np.atleast_2d(np.asarray(embeddings, np.float32))
+            if len(given) > 1:
+                self._several[key] = len(given)
+            self._highest = max(self._highest, key)
+            for place, embedding in zip(self._room(len(given)), given, strict=True):
+                self._set(place, key, embedding)
         self._tidy()
 
-    def _places(self, key: int) -> NDArray[np.intp]:
-        if key > self._highest or key < 0:
-            return np.empty(0, np.intp)
-        return np.flatnonzero(self._keys[: self._size] == key)
+    def load(self, batches: Iterable[tuple[Keys, Rows]], *, expected: int = 0) -> None:
+        """Fill an empty gallery.
+
+        Args:
+            batches: Of keys int64[n] with embeddings float32[n, D], in any order.
+            expected: About how many rows will come, so that memory need not grow in steps.
+        """
+        self._reserve(expected)
+        for keys, embeddings in batches:
+            start, stop = self._size, self._size + len(keys)
+            self._reserve(stop)
+            self._rows[start:stop], self._keys[start:stop] = embeddings, keys
+            self._norms[start:stop] = np.square(self._rows[start:stop]).sum(axis=1)
+            self._size = stop
+        self._count_keys()
+        self._tidy()
+
+    def _count_keys(self) -> None:
+        keys = self._keys[: self._size]
+        self._highest = int(keys.max(initial=-1))
+        different, counts = np.unique(keys[keys != NOBODY], return_counts=True)
+        several = counts > 1
+        self._several = dict(zip(different[several].tolist(), counts[several].tolist(), strict=True))
+
+    def _places(self, keys: Iterable[int]) -> NDArray[np.intp]:
+        """Return the rows of identities, in order."""
+        known = np.array([key for key in keys if 0 <= key <= self._highest], np.int64)
+        held = self._keys[: self._size]
+        if known.size == 1:
+            return np.flatnonzero(held == known[0])
+        return np.flatnonzero(np.isin(held, known)) if known.size else np.empty(0, np.intp)
 
     def _room(self, count: int) -> list[int]:
         """Return places of free rows, new ones where there are none."""
-        places = [self._free.pop() for _ in range(min(max(count, 0), len(self._free)))]
-        fresh = max(count, 0) - len(places)
+        places = [self._free.pop() for _ in range(min(count, len(self._free)))]
+        fresh = count - len(places)
         self._reserve(self._size + fresh)
         places += range(self._size, self._size + fresh)
         self._size += fresh
@@ -198,6 +211,7 @@ class Gallery:
         self._keys, self._measured = grown(self._keys, NOBODY), grown(self._measured, False)
 
     def _set(self, place: int, key: int, embedding: Rows) -> None:
+        self._note(place)
         self._keys[place] = key
         self._rows[place] = embedding
         self._norms[place] = np.dot(self._rows[place], self._rows[place])
@@ -205,12 +219,17 @@ class Gallery:
         self._measured[place] = place < self._quantised
 
     def _clear(self, place: int) -> None:
+        self._note(place)
         self._keys[place] = NOBODY
         self._rows[place] = 0.0  # a deleted template does not linger
         self._norms[place] = 0.0
         self._measured[place] = False
         self._forget_copy(place)
         self._free.append(place)
+
+    def _note(self, place: int) -> None:
+        if self.written is not None:
+            self.written.add(place)
 
     def _forget_copy(self, place: int) -> None:
         if place < self._quantised:
@@ -236,6 +255,7 @@ class Gallery:
             self._quantise(len(self._parts))
 
     def _close_gaps(self) -> None:
+        self.generation += 1
         kept = np.flatnonzero(self._keys[: self._size] != NOBODY)
         self._rows, self._norms, self._keys = self._rows[kept], self._norms[kept], self._keys[kept]
         self._measured = np.zeros(len(kept), np.bool_)
@@ -311,9 +331,7 @@ class Gallery:
                 break
         return [Neighbour(key, value) for key, value in nearest.items()]
 
-    def _candidates(
-        self, probes: Rows, k: int, allowed: NDArray[np.bool_] | None
-    ) -> list[NDArray[np.intp]]:
+    def _candidates(self, probes: Rows, k: int, allowed: NDArray[np.bool_] | None) -> list[NDArray[np.intp]]:
         """Return for each probe the places of all rows that may be among its ``k`` nearest rows."""
         if allowed is not None or not self._parts or k > self._part // 8:
             usable = self._keys[: self._size] != NOBODY
@@ -321,7 +339,9 @@ class Gallery:
                 usable &= allowed
             if 4 * np.count_nonzero(usable) < self._size:
                 places = np.flatnonzero(usable)
-                return [places[kept] for kept in self._scan(self._rows[places], self._norms[places], probes, k)]
+                return [
+                    places[kept] for kept in self._scan(self._rows[places], self._norms[places], probes, k)
+                ]
             return self._scan(self._rows[: self._size], self._norms[: self._size], probes, k, usable)
         return self._pruned(probes, k)
 
@@ -345,7 +365,9 @@ class Gallery:
         results = []
         for q, probe in enumerate(probes):
             known = rest[scanned[q]] if scanned is not None else rest
-            results.append(self._proven(probe, turned[q : q + 1], lengths[q], slack[:, q], k, known, found, q))
+            results.append(
+                self._proven(probe, turned[q : q + 1], lengths[q], slack[:, q], k, known, found, q)
+            )
         return results
 
     def _asked(
@@ -380,10 +402,7 @@ class Gallery:
         )
         # The k-th nearest of a few good candidates is no nearer than the k-th nearest of all.
         few = known.size + 2 * k + 32
-        if few < places.size:
-            first = places[np.argpartition(-estimates, few)[:few]]
-        else:
-            first = places
+        first = places[np.argpartition(-estimates, few)[:few]] if few < places.size else places
         least = self._least_cosine(probe, length, first, k)
         # A part whose weakest answer could still be among the nearest has more of them.
         deeper = {n: self._depths[n] for n in numbers}
@@ -476,17 +495,28 @@ class Gallery:
 
     # --- snapshots
 
+    @property
+    def size(self) -> int:
+        """Rows in use or free, from the first to the last in use."""
+        return self._size
+
+    def copy(self, places: NDArray[np.intp]) -> Rows:
+        """Return a copy of some rows of the matrix, float32[n, D]."""
+        return self._rows[places]
+
     def state(self) -> State:
-        """Return copies of the small and views of the large arrays; use them before the next change."""
+        """Return what ``from_state`` needs; ``rows`` is a view, all else a copy."""
         return State(
-            self._keys[: self._size],
+            self._keys[: self._size].copy(),
             self._rows[: self._size],
             tuple((part.to_bytes(), part.levels, part.error, part.outliers) for part in self._parts),
-            self._measured[: self._size],
+            self._measured[: self._size].copy(),
         )
 
     @classmethod
-    def from_state(cls, state: State, metric: Metric, *, pool: Executor | None = None, part: int = PART) -> Gallery:
+    def from_state(
+        cls, state: State, metric: Metric, *, pool: Executor | None = None, part: int = PART
+    ) -> Gallery:
         """Return a gallery equal to the one that gave the state; it takes the arrays over.
 
         Raises:
@@ -507,10 +537,7 @@ class Gallery:
             block = slice(start, min(start + BLOCK, size))
             self._norms[block] = np.square(self._rows[block]).sum(axis=1)
         self._free = np.flatnonzero(state.keys == NOBODY).tolist()
-        self._highest = int(state.keys.max(initial=-1))
-        different, counts = np.unique(state.keys[state.keys != NOBODY], return_counts=True)
-        several = counts > 1
-        self._several = dict(zip(different[several].tolist(), counts[several].tolist(), strict=True))
+        self._count_keys()
         self._parts = [Quantised.from_bytes(*each) for each in state.parts]
         self._depths = [min(DEPTH, self._part)] * len(state.parts)
         self._tidy()

@@ -57,7 +57,13 @@ class Estimates:
 class Quantised:
     """Quantised copies of rows 0..n-1, which stay as they were when this was made."""
 
-    def __init__(self, index: Any, levels: NDArray[np.float32], error: float, outliers: NDArray[np.int64]) -> None:  # noqa: ANN401, E501 - faiss has no types
+    def __init__(
+        self,
+        index: Any,  # noqa: ANN401 - faiss has no types
+        levels: NDArray[np.float32],
+        error: float,
+        outliers: NDArray[np.int64],
+    ) -> None:
         self._index = index
         self._spread = levels.max(axis=1) - levels.min(axis=1)
         self.levels = levels
@@ -102,8 +108,8 @@ class Quantised:
     def estimate_error(self, probes: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return how far an estimate can lie from the cosine with the quantised row, float64[Q].
 
-        The engine stores ``q_d * level`` of each component as a multiple of one step, 0 to 255, and adds up in
-        16 bits; each of D terms is rounded by half a step.
+        The engine stores ``q_d * level`` of each component as a multiple of one step, 0 to 255, and adds up
+        in 16 bits; each of D terms is rounded by half a step.
         """
         spans = np.abs(probes.astype(np.float64)) * self._spread
         step = np.maximum(spans.max(axis=1) / 255.0, spans.sum(axis=1) / 65535.0)
@@ -154,7 +160,7 @@ class Quantised:
 
 @cache
 def rotation(dimensions: int) -> NDArray[np.float32]:
-    """Return float32[D, D], one orthogonal matrix for each number of dimensions: the same in every process."""
+    """Return float32[D, D], one orthogonal matrix for each D, the same in every process."""
     drawn = np.random.default_rng(dimensions).standard_normal((dimensions, dimensions))
     turned, upper = np.linalg.qr(drawn)
     return np.ascontiguousarray(turned * np.sign(np.diag(upper)), np.float32)
@@ -171,9 +177,9 @@ def quantise(rows: NDArray[np.float32]) -> Quantised:
     turned = rows @ rotation(dimensions)
     centre = turned.mean(axis=0)
     step = np.maximum(turned.std(axis=0), 1e-6) * np.float32(2 * REACH / LEVELS)
-    levels = (centre[:, None] + (np.arange(LEVELS, dtype=np.float32) - (LEVELS - 1) / 2) * step[:, None]).astype(
-        np.float32
-    )
+    levels = (
+        centre[:, None] + (np.arange(LEVELS, dtype=np.float32) - (LEVELS - 1) / 2) * step[:, None]
+    ).astype(np.float32)
     codes = np.clip(np.rint((turned - levels[:, 0]) / step), 0, LEVELS - 1).astype(np.uint8)
     errors = np.linalg.norm(turned - np.take_along_axis(levels.T, codes, axis=0), axis=1)
     most = float(np.quantile(errors, 1.0 - OUTLIERS))

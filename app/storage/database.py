@@ -46,6 +46,8 @@ PAUSE_S: Final = 0.02
 
 _GIVEN_UP: Final = {"40001", "40P01"}
 """SQLSTATE of a serialization failure and of a deadlock: the other transaction went on, this one may try."""
+_IDLE: Final = "25P03"
+"""SQLSTATE of a connection that was closed because its transaction waited: no commit had arrived."""
 _READ_ONLY: Final = "25006"
 """SQLSTATE of a write to a server that takes none: the connection leads to what is a standby now."""
 
@@ -89,6 +91,8 @@ class Database:
             ) from error
         self.name = parsed.render_as_string(hide_password=True)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.file: Path | None = None
+        """Of a SQLite store."""
         options: dict[str, Any]
         if self.is_sqlite:
             if parsed.database in {None, "", ":memory:"} or str(parsed.database).startswith("file:"):
@@ -96,8 +100,8 @@ class Database:
                     f"{setting}: SQLite in memory or by URI is not supported, name a file such as "
                     "sqlite:///visavis.db"
                 )
-            self._file = Path(str(parsed.database)).absolute()
-            self.name = f"sqlite:///{self._file}"
+            self.file = Path(str(parsed.database)).absolute()
+            self.name = f"sqlite:///{self.file}"
             options = {"connect_args": {"timeout": timeout_s, "check_same_thread": False}}
         else:
             options = {
@@ -163,9 +167,9 @@ class Database:
     def make_file(self) -> None:
         """Make the file of a SQLite store, readable to its owner only; one that is there stays as it is."""
         # What stands in the way of making it is told, with its reason, when the store is opened.
-        if self.is_sqlite:
+        if self.file is not None:
             with contextlib.suppress(OSError):
-                os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                os.close(os.open(self.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
     def require_file(self) -> None:
         """Refuse to go on without the file of a SQLite store.
@@ -173,9 +177,9 @@ class Database:
         Raises:
             StartupError: It is not there.
         """
-        if self.is_sqlite and not self._file.is_file():
+        if self.file is not None and not self.file.is_file():
             raise StartupError(
-                f"there is no store at {self._file}; go to the folder where it is, or name it with "
+                f"there is no store at {self.file}; go to the folder where it is, or name it with "
                 "--database-url or VISAVIS_DATABASE_URL"
             )
 
@@ -269,7 +273,7 @@ def _is_undecided(error: DBAPIError) -> bool:
     if isinstance(error.orig, sqlite3.Error):
         # The frames of the commit may be in the file although the disk did not confirm them.
         return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
-    return error.connection_invalidated
+    return error.connection_invalidated and _sqlstate(error) != _IDLE
 
 
 def _sqlstate(error: BaseException) -> str | None:

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.errors import IdentityExistsError, IdentityNotFoundError
+from app.errors import (
+    IdentityExistsError,
+    IdentityNotFoundError,
+    LastReferenceError,
+    ReferenceNotFoundError,
+)
+from app.storage import templates, vectors
 from app.storage.records import (
     Collection,
     GalleryEntry,
     Identity,
     NewReference,
+    Reference,
     from_bytes,
     to_bytes,
     with_zone,
 )
-from app.storage.schema import IdentityRow, ReferenceRow, RemovalRow, utc_now
+from app.storage.schema import IdentityRow, KeptImageRow, ReferenceRow, RemovalRow, utc_now
 
+SAMPLE: Final = func.coalesce(ReferenceRow.sample_id, ReferenceRow.id)
+"""What templates that two models made of one photo have in common."""
 PAGE: Final = 20_000
 """Identities read by one statement when a gallery is loaded."""
 
@@ -57,7 +66,7 @@ def page(session: Session, collection: Collection, *, after: int, limit: int) ->
 
 
 def embeddings_of(session: Session, collection: Collection, name: str) -> list[GalleryEntry]:
-    """Return the references of an identity.
+    """Return the references of an identity, by whichever model: during a change of model there are two.
 
     Raises:
         IdentityNotFoundError: It is not enrolled in the collection.
@@ -74,9 +83,9 @@ def add(
     revision: int,
     name: str,
     metadata: dict[str, Any],
-    reference: NewReference,
+    *references: NewReference,
 ) -> None:
-    """Enrol a new identity with its first reference.
+    """Enrol a new identity with its first reference: one template, or one by each of two models.
 
     Raises:
         IdentityExistsError: The name is taken.
@@ -87,7 +96,8 @@ def add(
             session.add(row)
     except IntegrityError as error:
         raise IdentityExistsError(name, collection.name) from error
-    _add_reference(session, row.id, reference)
+    _add_references(session, row.id, references)
+    vectors.follow(session, collection, revision)
 
 
 def replace(
@@ -96,17 +106,88 @@ def replace(
     revision: int,
     name: str,
     metadata: dict[str, Any] | None,
-    reference: NewReference,
+    *references: NewReference,
 ) -> None:
-    """Replace all references of an identity by one; metadata stays when None is given.
+    """Replace all references of an identity by one photo's; metadata stays when None is given.
 
     Raises:
         IdentityNotFoundError: It is not enrolled in the collection.
     """
     identity = get(session, collection, name)
+    session.execute(delete(KeptImageRow).where(KeptImageRow.identity_id == identity.id))
     session.execute(delete(ReferenceRow).where(ReferenceRow.identity_id == identity.id))
-    _add_reference(session, identity.id, reference)
+    _add_references(session, identity.id, references)
     change(session, collection, revision, name, new_name=None, metadata=metadata)
+
+
+def extend(
+    session: Session,
+    collection: Collection,
+    revision: int,
+    name: str,
+    metadata: dict[str, Any] | None,
+    *references: NewReference,
+) -> None:
+    """Add one photo's references to those of an identity; metadata stays when None is given.
+
+    Raises:
+        IdentityNotFoundError: It is not enrolled in the collection.
+    """
+    identity = get(session, collection, name)
+    _add_references(session, identity.id, references)
+    change(session, collection, revision, name, new_name=None, metadata=metadata)
+
+
+def references_of(session: Session, collection: Collection, name: str) -> list[Reference]:
+    """Return what is known of an identity's references, oldest first.
+
+    Raises:
+        IdentityNotFoundError: It is not enrolled in the collection.
+    """
+    rows = session.execute(
+        select(
+            ReferenceRow.id,
+            ReferenceRow.model_digest,
+            SAMPLE,
+            ReferenceRow.face,
+            ReferenceRow.quality,
+            ReferenceRow.created_at,
+        )
+        .join(IdentityRow, ReferenceRow.identity_id == IdentityRow.id)
+        .where(IdentityRow.collection_id == collection.id, IdentityRow.name == name)
+        .order_by(ReferenceRow.created_at, ReferenceRow.id)
+    )
+    found = [
+        Reference(number, digest, sample, face, dict(quality), with_zone(created_at))
+        for number, digest, sample, face, quality, created_at in rows
+    ]
+    if not found:
+        raise IdentityNotFoundError(name, collection.name)
+    return found
+
+
+def remove_reference(
+    session: Session, collection: Collection, revision: int, name: str, reference_id: str
+) -> None:
+    """Remove one photo of an identity: its templates by every model, and the photo's crop where it is kept.
+
+    Raises:
+        IdentityNotFoundError: It is not enrolled in the collection.
+        ReferenceNotFoundError: It has no such reference.
+        LastReferenceError: It has no other by the collection's model.
+    """
+    found = references_of(session, collection, name)
+    sample = next((one.sample for one in found if one.id == reference_id), None)
+    if sample is None:
+        raise ReferenceNotFoundError(reference_id, name)
+    # Where there is none by the collection's model, one by the model before it must stay.
+    of_model = [one for one in found if one.model_digest == collection.model_digest] or found
+    if all(one.sample == sample for one in of_model):
+        raise LastReferenceError(name, collection.name)
+    gone = [one.id for one in found if one.sample == sample]
+    session.execute(delete(KeptImageRow).where(KeptImageRow.sample_id == sample))
+    session.execute(delete(ReferenceRow).where(ReferenceRow.id.in_(gone)))
+    change(session, collection, revision, name, new_name=None, metadata=None)
 
 
 def change(
@@ -144,6 +225,7 @@ def change(
     if touched is None:
         raise IdentityNotFoundError(name, collection.name)
     session.expire_all()
+    vectors.follow(session, collection, revision)
 
 
 def remove(session: Session, collection: Collection, revision: int, name: str) -> None:
@@ -160,6 +242,8 @@ def remove(session: Session, collection: Collection, revision: int, name: str) -
     if gone is None:
         raise IdentityNotFoundError(name, collection.name)
     session.add(RemovalRow(collection_id=collection.id, revision=revision, identity_id=gone[0]))
+    templates.prune_removals(session, collection, revision)
+    vectors.follow(session, collection, revision)
 
 
 def removed_since(session: Session, collection: Collection, revision: int) -> list[int]:
@@ -174,7 +258,8 @@ def removed_since(session: Session, collection: Collection, revision: int) -> li
 
 
 def changed_since(session: Session, collection: Collection, revision: int) -> Iterator[GalleryEntry]:
-    """Yield the references of identities added or changed after a revision.
+    """Yield the references of identities added or changed after a revision: all that the collection's model
+    made. An identity that has none is not among them; ``pending_since`` names it.
 
     They are read in pages, so that no statement takes long and no more than a page is in memory twice.
     """
@@ -194,17 +279,43 @@ def changed_since(session: Session, collection: Collection, revision: int) -> It
         )
         if not ids:
             return
-        yield from _entries(session, collection, IdentityRow.id.between(ids[0], ids[-1]))
+        yield from _entries(
+            session,
+            collection,
+            IdentityRow.id.between(ids[0], ids[-1]) & (ReferenceRow.model_digest == collection.model_digest),
+        )
         after = ids[-1]
 
 
-def _select(session: Session, collection: Collection, condition: Any, *, limit: int) -> list[Identity]:  # noqa: ANN401
-    references = (
-        select(func.count())
-        .select_from(ReferenceRow)
-        .where(ReferenceRow.identity_id == IdentityRow.id)
-        .scalar_subquery()
+def pending_since(session: Session, collection: Collection, revision: int) -> list[int]:
+    """Return the ids of identities changed after a revision that have no reference by the collection's model.
+
+    There are such during a change of model only.
+    """
+    return list(
+        session.scalars(
+            select(IdentityRow.id).where(
+                IdentityRow.collection_id == collection.id,
+                IdentityRow.revision > revision,
+                without(collection.model_digest),
+            )
+        )
     )
+
+
+def without(model_digest: str) -> ColumnElement[bool]:
+    """Return the condition that an identity has no reference by a model."""
+    made = select(ReferenceRow.id).where(
+        ReferenceRow.identity_id == IdentityRow.id, ReferenceRow.model_digest == model_digest
+    )
+    return ~made.exists()
+
+
+def _select(session: Session, collection: Collection, condition: Any, *, limit: int) -> list[Identity]:  # noqa: ANN401
+    every = select(func.count()).select_from(ReferenceRow).where(ReferenceRow.identity_id == IdentityRow.id)
+    # A photo counts once where two models made its templates, and also before the collection's has made one.
+    by_model = every.where(ReferenceRow.model_digest == collection.model_digest)
+    references = func.coalesce(func.nullif(by_model.scalar_subquery(), 0), every.scalar_subquery())
     rows = session.execute(
         select(IdentityRow, references)
         .where(IdentityRow.collection_id == collection.id, condition)
@@ -243,8 +354,8 @@ def _entries(session: Session, collection: Collection, condition: Any) -> list[G
     ]
 
 
-def _add_reference(session: Session, identity_id: int, reference: NewReference) -> None:
-    session.add(
+def _add_references(session: Session, identity_id: int, references: Sequence[NewReference]) -> None:
+    session.add_all(
         ReferenceRow(
             id=reference.id,
             identity_id=identity_id,
@@ -254,4 +365,5 @@ def _add_reference(session: Session, identity_id: int, reference: NewReference) 
             quality=reference.quality,
             sample_id=reference.sample_id,
         )
+        for reference in references
     )

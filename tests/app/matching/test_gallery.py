@@ -82,12 +82,23 @@ class GalleryAgainstADict(RuleBasedStateMachine):
     def put_several(self, key: int, first: NDArray[np.float32], second: NDArray[np.float32]) -> None:
         self.put(key, np.stack([first, second, first]))
 
-    @rule(count=st.integers(1, 90), row=POINTS)
-    def load(self, count: int, row: NDArray[np.float32]) -> None:
-        keys = [key for key in range(200, 200 + count) if key not in self.rows]
-        rows = self.held(np.stack([np.roll(row, key) * (1 + key % 3) for key in keys] or [row]))[: len(keys)]
-        self.gallery.load(np.array(keys, np.int64), rows)
-        self.rows |= dict(zip(keys, rows, strict=True))
+    @rule(removed=st.sets(KEYS, max_size=30), keys=st.sets(KEYS, max_size=30), row=POINTS)
+    def change(self, removed: set[int], keys: set[int], row: NDArray[np.float32]) -> None:
+        put = {key: self.held(np.roll(row, key)) for key in keys}
+        self.gallery.change(put, gone=removed)
+        self.rows = {key: held for key, held in self.rows.items() if key not in removed} | put
+
+    @rule(count=st.integers(1, 140), row=POINTS, size=st.integers(1, 50))
+    def load(self, count: int, row: NDArray[np.float32], size: int) -> None:
+        """Fill a new one, every third identity with two references."""
+        keys = np.array([n for key in range(count) for n in [key] * (1 + (key % 3 == 0))], np.int64)
+        rows = self.held(np.stack([np.roll(row, n) * (1 + n % 3) for n in range(len(keys))])).astype(
+            np.float32
+        )
+        self.gallery = Gallery(3, self.metric, part=self.part)
+        starts = range(0, len(keys), size)
+        self.gallery.load([(keys[i : i + size], rows[i : i + size]) for i in starts], expected=count)
+        self.rows = {int(key): rows[keys == key] for key in np.unique(keys)}
 
     @rule(key=KEYS)
     def discard(self, key: int) -> None:
@@ -125,7 +136,7 @@ class GalleryAgainstADict(RuleBasedStateMachine):
 
 def case(metric: Metric, *, unit: bool = False) -> type[unittest.TestCase]:
     machine: Any = type(f"Gallery_{metric}_{unit}", (GalleryAgainstADict,), {"metric": metric, "unit": unit})
-    machine.TestCase.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+    machine.TestCase.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
     test: type[unittest.TestCase] = machine.TestCase
     return test
 
@@ -162,7 +173,7 @@ def test_copies_in_four_bits_leave_the_search_exact(metric: Metric, dimensions: 
     probes = np.concatenate([rows[:5] * 1.0005, directions(rng, 5, dimensions), 3 * centres[:3]])
     with ThreadPoolExecutor(2) as pool:
         gallery = Gallery(dimensions, metric, pool=pool, part=2048)
-        gallery.load(np.arange(10_000), rows)
+        gallery.load([(np.arange(10_000), rows)])
         for key in range(0, 10_000, 97):
             gallery.discard(key)
         for key in range(50, 10_000, 97):
@@ -177,7 +188,7 @@ def test_copies_in_four_bits_leave_the_search_exact(metric: Metric, dimensions: 
 def test_copies_are_used_where_they_suit(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     gallery = Gallery(64, "euclidean", part=4096)
-    gallery.load(np.arange(9000), directions(rng, 9000, 64))
+    gallery.load([(np.arange(9000), directions(rng, 9000, 64))])
     scanned = []
     scan = gallery._scan
     monkeypatch.setattr(gallery, "_scan", lambda rows, *rest: scanned.append(len(rows)) or scan(rows, *rest))  # type: ignore[func-returns-value]
@@ -190,7 +201,7 @@ def test_deleted_template_is_nowhere_in_memory() -> None:
     rng = np.random.default_rng(4)
     rows = directions(rng, 200, 16)
     gallery = Gallery(16, "euclidean", part=64)
-    gallery.load(np.arange(200), rows)
+    gallery.load([(np.arange(200), rows)])
     before = gallery._parts[0]._index.reconstruct(5)
     gallery.discard(5)
     assert not gallery._rows[5].any()

@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.services import catalogue, galleries
-from app.storage import collections, identities
+from app.storage import collections, templates
 from tests.support.images import angle_png
 
 
@@ -40,7 +40,8 @@ def test_search_of_an_unchanged_collection_reads_no_row_again(
 ) -> None:
     client.post("/enroll", data={"identity": "ada"}, files={"image": angle_png(0)}).raise_for_status()
     assert found(client, "default") == ["ada"]
-    monkeypatch.setattr(identities, "changed_since", None)  # would fail if called
+    monkeypatch.setattr(templates, "changed_since", None)
+    monkeypatch.setattr(templates, "every", None)  # would fail if called
     assert found(client, "default") == ["ada"]
 
 
@@ -62,10 +63,10 @@ def test_default_collection_that_another_process_makes_first_is_used(
     assert made == "of the faster"
 
 
-def test_gallery_of_many_pages_has_every_identity(
+def test_gallery_of_many_batches_has_every_identity(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identities, "PAGE", 2)
+    monkeypatch.setattr(templates, "BATCH", 2)
     for name in "abcde":
         client.post("/enroll", data={"identity": name}, files={"image": angle_png(0)}).raise_for_status()
     assert sorted(found(client, "default")) == list("abcde")
@@ -77,13 +78,14 @@ def test_identity_deleted_after_a_load_that_broke_off_is_not_found(
     for name in ("ada", "bob"):
         client.post("/enroll", data={"identity": name}, files={"image": angle_png(0)}).raise_for_status()
     with monkeypatch.context() as broken:
-        real = identities.changed_since
+        real = templates.every
+        broken.setattr(templates, "BATCH", 1)
 
         def first_only(*args: Any) -> Any:
             yield next(real(*args))
             raise RuntimeError("the connection broke")
 
-        broken.setattr(identities, "changed_since", first_only)
+        broken.setattr(templates, "every", first_only)
         assert client.post("/identify", files={"image": angle_png(0)}).status_code == 500
     assert client.delete("/identities/ada").status_code == 204
     assert found(client, "default") == ["bob"]
