@@ -127,6 +127,16 @@ class ModelNotFoundError(NotFoundError):
         super().__init__(name, f"served here: {', '.join(served)} (setting VISAVIS_MODELS)")
 
 
+class ReferenceNotFoundError(NotFoundError):
+    """The identity has no such reference."""
+
+    code = "reference_not_found"
+    kind = "reference"
+
+    def __init__(self, reference_id: str, identity: str) -> None:
+        super().__init__(reference_id, f"GET /identities/{{identity}}/references lists those of {identity!r}")
+
+
 class OperatingPointNotFoundError(VisavisError):
     """The model has no operating point of that name."""
 
@@ -147,7 +157,37 @@ class IdentityExistsError(VisavisError):
     def __init__(self, identity: str, collection: str) -> None:
         super().__init__(
             f"identity {identity!r} is in collection {collection!r} already; choose another name, or enrol "
-            "with replace=true (--replace on the command line) to replace its photo"
+            "with replace=true (--replace on the command line) to replace its photo, or add=true "
+            "(--add) to add one"
+        )
+
+
+class TooManyReferencesError(VisavisError):
+    """The identity has as many references as the collection's policy allows."""
+
+    code = "too_many_references"
+
+    def __init__(self, identity: str, collection: str, most: int) -> None:
+        super().__init__(
+            f"identity {identity!r} has {most} reference{'s' if most > 1 else ''}, the most that collection "
+            f"{collection!r} allows; remove one, send replace=true in place of add=true, or raise "
+            "max_references in the collection's policy"
+        )
+        self.most = most
+
+    def details(self) -> dict[str, object]:
+        return {"max_references": self.most}
+
+
+class LastReferenceError(VisavisError):
+    """The only reference of an identity cannot be removed by itself."""
+
+    code = "last_reference"
+
+    def __init__(self, identity: str, collection: str) -> None:
+        super().__init__(
+            f"it is the only reference of identity {identity!r} in collection {collection!r}; delete the "
+            "identity, or enrol with replace=true"
         )
 
 
@@ -177,6 +217,43 @@ class ModelMismatchError(VisavisError):
             f"collection {collection!r} holds templates of model {bound}, which cannot be compared with "
             f"{other}; {remedy}"
         )
+
+
+class ModelNotServedError(VisavisError):
+    """The collection keeps templates of a second model that this service cannot make."""
+
+    code = "model_not_served"
+
+    def __init__(self, *, collection: str, model: str) -> None:
+        super().__init__(
+            f"collection {collection!r} is changing between two models, and {model} is needed for this and "
+            "not served here; add it to VISAVIS_MODELS and restart, or send the request to a service that "
+            "has both"
+        )
+
+
+class MigrationStateError(VisavisError):
+    """A change of model is not where this step of it begins."""
+
+    code = "migration_state"
+
+
+class IdentitiesPendingError(VisavisError):
+    """Some identities have no template of the model that is to stay alone."""
+
+    code = "identities_pending"
+
+    def __init__(self, *, collection: str, pending: int, some: Sequence[str]) -> None:
+        names = ", ".join(repr(name) for name in some)
+        super().__init__(
+            f"{pending} identities of collection {collection!r} have no template of its model yet, such as "
+            f"{names}; fill them from photos, or drop them with drop_pending=true (--drop-pending on the "
+            "command line)"
+        )
+        self.pending = pending
+
+    def details(self) -> dict[str, object]:
+        return {"pending": self.pending}
 
 
 class InsufficientEvidenceError(VisavisError):
@@ -338,6 +415,13 @@ class OutcomeUnknownError(VisavisError):
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ModelsChangedError(BusyError):
+    """The collection changed its model while a photo was encoded, more than once; nothing was stored."""
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(f"collection {collection!r} is changing its model at this moment; try again")
 
 
 class UnauthorizedError(VisavisError):

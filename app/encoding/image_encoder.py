@@ -90,8 +90,16 @@ class ImageEncoder:
         Raises:
             ImageUnreadableError: An embedding is not finite, or has no direction to compare.
         """
+        return self.encode_pixels(np.stack([item.pixels for item in prepared]), timings)
+
+    def encode_pixels(self, pixels: NDArray[np.uint8], timings: Timings) -> NDArray[np.float32]:
+        """Encode uint8[N, H, W, C] of the input's size as one batch; returns float32[N, D].
+
+        Raises:
+            ImageUnreadableError: An embedding is not finite, or has no direction to compare.
+        """
         started = time.perf_counter()
-        embeddings = self._encoder(np.stack([item.pixels for item in prepared]))["embeddings"]
+        embeddings = self._encoder(pixels)["embeddings"]
         timings.encode += (time.perf_counter() - started) * 1e3
         usable = np.isfinite(embeddings).all()
         if self.encoding.metric != "l1":

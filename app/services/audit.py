@@ -23,7 +23,7 @@ from app.encoding.bulk import embed_files
 from app.encoding.detection import FaceChoice
 from app.encoding.intake import IMAGE_SUFFIXES
 from app.encoding.model import Model
-from app.errors import InvalidRequestError, ModelMismatchError
+from app.errors import InvalidRequestError
 from app.matching.audit import Audit, AuditResult
 from app.matching.pair_scan import StaleStateError
 from app.services.models import Models
@@ -206,19 +206,12 @@ def of_collection(database: Database, models: Models, name: str) -> tuple[Sample
 
     Raises:
         CollectionNotFoundError: There is none of that name.
-        ModelMismatchError: It is bound to a model that is not served here, or holds a template of another.
+        ModelMismatchError: It is bound to a model that is not served here.
     """
     collection, entries = database.read_now(_entries, name)
     model = models.of_collection(collection)
-    for _, digest, _ in entries:
-        if digest != collection.model_digest:
-            raise ModelMismatchError(
-                collection=name,
-                bound=collection.model_id,
-                other=f"a template of another model ({digest[:12]})",
-            )
-    names, labels = _numbered([identity for identity, _, _ in entries])
-    rows = np.array([embedding for _, _, embedding in entries], np.float32)
+    names, labels = _numbered([identity for identity, _ in entries])
+    rows = np.array([embedding for _, embedding in entries], np.float32)
     sample = Sample(
         names=names,
         labels=labels,
@@ -312,10 +305,10 @@ def compared(
     return audit.result()
 
 
-def _entries(session: Session, name: str) -> tuple[Collection, list[tuple[str, str, NDArray[np.float32]]]]:
+def _entries(session: Session, name: str) -> tuple[Collection, list[tuple[str, NDArray[np.float32]]]]:
     collection = collections.get(session, name)
     found = identities.changed_since(session, collection, -1)
-    return collection, [(entry.name, entry.model_digest, entry.embedding) for entry in found]
+    return collection, [(entry.name, entry.embedding) for entry in found]
 
 
 def _numbered(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:

@@ -34,7 +34,6 @@ from app.errors import (
     DuplicatesSuspectedError,
     ImageError,
     InvalidRequestError,
-    ModelMismatchError,
     TooFewIdentitiesError,
 )
 from app.matching.chance import chance_of
@@ -290,7 +289,7 @@ def read_references(
     Raises:
         CollectionNotFoundError: There is none of that name.
         InvalidRequestError: One of the probed is not enrolled.
-        ModelMismatchError: The collection's model is not served here, or a template is of another.
+        ModelMismatchError: The collection's model is not served here.
         TooFewIdentitiesError: There are too few to show any rate that is of use.
     """
     collection = collections.get(session, name)
@@ -309,16 +308,8 @@ def read_references(
             collection=name, identities=len(numbers), needed=needed, rate=LARGEST_RATE
         )
     taken = _taken(numbers, probed, seed)
-    entries = []
-    for entry in identities.changed_since(session, collection, -1):
-        if entry.model_digest != collection.model_digest:
-            raise ModelMismatchError(
-                collection=name,
-                bound=collection.model_id,
-                other=f"a template of another model ({entry.model_digest[:12]})",
-            )
-        if entry.identity_id in taken:
-            entries.append(entry)
+    found = identities.changed_since(session, collection, -1)
+    entries = [entry for entry in found if entry.identity_id in taken]
     entries.sort(key=lambda entry: entry.identity_id)
     return _references(collection, model, entries, len(numbers))
 

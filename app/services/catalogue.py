@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,7 +20,10 @@ from app.storage.records import Collection, Identity
 
 
 class CollectionPolicy(BaseModel):
-    """What a collection asks of a reference photo; a field left out takes the service's setting."""
+    """What a collection asks of a reference photo, and what it keeps of it.
+
+    A floor or ceiling left out takes the service's setting.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,10 +40,27 @@ class CollectionPolicy(BaseModel):
         float | None, Field(ge=0, le=1, description="ceiling of quality.brightness")
     ] = None
     max_yaw: Annotated[float | None, Field(ge=0, le=100, description="ceiling of |quality.yaw|")] = None
+    max_references: Annotated[
+        int, Field(ge=1, le=64, description="most references of one identity; the nearest counts")
+    ] = 1
+    keep_images: Annotated[
+        Literal["none", "aligned"],
+        Field(
+            description="what is kept of a photo beside its template: nothing, or the aligned crop that the "
+            "encoder took, for a change of model; it is deleted with the reference"
+        ),
+    ] = "none"
+    migrate_on_verify: Annotated[
+        bool,
+        Field(
+            description="during a change of model, whether a photo that verifies at 1e-4, or the strictest "
+            "rate that the evidence supports, becomes the missing reference by the second model"
+        ),
+    ] = True
 
     def floor(self, default: QualityFloor) -> QualityFloor:
         """Return the floor in force."""
-        own = self.model_dump(exclude_none=True)
+        own = self.model_dump(exclude_none=True, include=set(vars(default)))
         return QualityFloor(**{**vars(default), **own})
 
 
@@ -95,7 +115,7 @@ class Catalogue:
             ModelNotFoundError: The model is not served here.
         """
         model = self._models.get(model_id)
-        stored = policy.model_dump(exclude_none=True)
+        stored = policy.model_dump(exclude_none=True, exclude_defaults=True)
         return await self._database.write(kept(_create, keep), name, model, stored)
 
     async def collection(self, name: str) -> CollectionView:

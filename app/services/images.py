@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ class Template:
         face: The face it was made from; None for whole-image models.
         faces_found: How many faces the image has; None likewise.
         quality: Measures of the encoder's input.
+        pixels: That input, uint8[H, W, C].
     """
 
     field: str
@@ -36,6 +37,7 @@ class Template:
     face: Face | None
     faces_found: int | None
     quality: Quality
+    pixels: NDArray[np.uint8] = field(repr=False)
 
 
 class Images:
@@ -72,7 +74,13 @@ class Images:
             embeddings = await self._workers.run(model.images.encode, prepared, timings)
         return [
             Template(
-                image.field or "image", embedding, model.digest, item.face, item.faces_found, item.quality
+                image.field or "image",
+                embedding,
+                model.digest,
+                item.face,
+                item.faces_found,
+                item.quality,
+                item.pixels,
             )
             for image, embedding, item in zip(images, embeddings, prepared, strict=True)
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.encoding.model import Model
-from app.errors import ModelMismatchError, ModelNotFoundError
+from app.errors import ModelMismatchError, ModelNotFoundError, ModelNotServedError
 from app.storage.records import Collection
 
 
@@ -58,3 +58,22 @@ class Models:
                 other=f"the {model.model_id} served here ({model.digest[:12]})",
             )
         return model
+
+    def of_digest(self, digest: str | None) -> Model | None:
+        """Return the model that makes templates of a digest; None where it is not served here."""
+        return next((model for model in self._models.values() if model.digest == digest), None)
+
+    def of_enrolment(self, collection: Collection) -> list[Model]:
+        """Return the models that make templates of a new photo, the collection's own first.
+
+        Raises:
+            ModelMismatchError: The collection's own is not served here.
+            ModelNotServedError: During a change of model, the second is not.
+        """
+        models = [self.of_collection(collection)]
+        for digest in collection.digests[1:]:
+            second = self.of_digest(digest)
+            if second is None:
+                raise ModelNotServedError(collection=collection.name, model=str(collection.model_of(digest)))
+            models.append(second)
+        return models

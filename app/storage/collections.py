@@ -115,6 +115,25 @@ def next_revision(session: Session, collection: Collection) -> int:
     return revision
 
 
+def advance(session: Session, collection: Collection) -> Collection:
+    """Raise the collection's revision by one and return the collection as it then is; see ``next_revision``.
+
+    What an earlier read said of its models and policy may have changed; from here on it does not.
+
+    Raises:
+        CollectionNotFoundError: It was deleted meanwhile.
+    """
+    next_revision(session, collection)
+    row = session.scalar(
+        select(CollectionRow)
+        .where(CollectionRow.id == collection.id)
+        .execution_options(populate_existing=True)
+    )
+    if row is None:
+        raise CollectionNotFoundError(collection.name)
+    return _plain(row)
+
+
 def _plain(row: CollectionRow) -> Collection:
     return Collection(
         id=row.id,

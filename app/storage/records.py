@@ -29,7 +29,21 @@ class Collection:
     other_model_digest: str | None = None
     """A second model whose templates are kept too."""
     migration: str | None = None
-    """``filling`` before the switch to the other model, ``switched`` after it."""
+    """``filling`` before the switch to the other model, ``switched`` after it, ``finishing`` while what the
+    other has made is removed."""
+    migration_revision: int | None = None
+    """Revision of the change of model's last step."""
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Models whose templates an enrolment makes: the collection's, then a second during a change."""
+        if self.other_model_digest is None or self.migration == "finishing":
+            return (self.model_digest,)
+        return (self.model_digest, self.other_model_digest)
+
+    def model_of(self, digest: str) -> str | None:
+        """Return the id of the model of a digest; None where it is neither of the two."""
+        return {self.model_digest: self.model_id, self.other_model_digest: self.other_model_id}.get(digest)
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,27 @@ class NewReference:
     quality: dict[str, Any]
     sample_id: str | None = None
     """Of the photo; None is ``id``."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A template as stored, without the embedding; ``sample`` is what templates of one photo share."""
+
+    id: str
+    model_digest: str
+    sample: str
+    face: dict[str, Any] | None
+    quality: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class KeptImage:
+    """The encoder's input, as PNG, that a template was made from, and the model whose input it is."""
+
+    sample: str
+    model_digest: str
+    image: bytes
 
 
 @dataclass(frozen=True)

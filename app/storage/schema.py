@@ -69,7 +69,10 @@ class CollectionRow(Base):
     other_model_digest: Mapped[str | None] = mapped_column(String(64))
     """A second model whose templates are kept too: the one to come, or after the switch the one before."""
     migration: Mapped[str | None] = mapped_column(String(16))
-    """``filling`` before the switch to the other model, ``switched`` after it; None without another."""
+    """``filling`` before the switch to the other model, ``switched`` after it, ``finishing`` while what the
+    other has made is removed; None without another."""
+    migration_revision: Mapped[int | None] = mapped_column(BigInteger)
+    """Revision of the change of model's last step."""
 
 
 class IdentityRow(Base):
@@ -119,7 +122,7 @@ class KeptImageRow(Base):
     model_digest: Mapped[str] = mapped_column(String(64))
     """Of the model whose input this is."""
     image: Mapped[bytes] = mapped_column(LargeBinary)
-    """PNG of uint8[H, W, C], pixel for pixel what the encoder took."""
+    """PNG of uint8[H, W, C], pixel for pixel what the encoder took; it says itself how it was aligned."""
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)
 
 

@@ -23,6 +23,7 @@ def upgrade() -> None:
     op.add_column("collections", sa.Column("other_model_id", sa.String(length=64), nullable=True))
     op.add_column("collections", sa.Column("other_model_digest", sa.String(length=64), nullable=True))
     op.add_column("collections", sa.Column("migration", sa.String(length=16), nullable=True))
+    op.add_column("collections", sa.Column("migration_revision", sa.BigInteger(), nullable=True))
     op.add_column("reference_templates", sa.Column("sample_id", sa.String(length=36), nullable=True))
     op.create_table(
         "kept_images",
@@ -100,5 +101,5 @@ def downgrade() -> None:
     op.drop_table("idempotency_keys")
     op.drop_table("kept_images")
     op.drop_column("reference_templates", "sample_id")
-    for name in ("migration", "other_model_digest", "other_model_id", "removals_from"):
+    for name in ("migration_revision", "migration", "other_model_digest", "other_model_id", "removals_from"):
         op.drop_column("collections", name)
