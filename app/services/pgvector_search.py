@@ -38,8 +38,8 @@ logger = logging.getLogger("visavis.search")
 REPLICA_WAIT_S: Final = 2.0
 """Longest that a search waits for vectors that were added to the store to arrive at its replica."""
 
-Progress = Callable[[int, int], None]
-"""Called with the vectors of one step and of all that there are to be."""
+Progress = Callable[[int], None]
+"""Called with how much has been done since it was called last."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class PgvectorSearch:
                 filling = self._store.write_now(vectors.fill, collection, digest, filling)
                 added += filling.added
                 if progress is not None:
-                    progress(filling.added, total)
+                    progress(filling.added)
             if few:
                 self._store.write_now(vectors.make_index, collection, digest, metric, dimensions)
             elif not self._store.read_now(vectors.is_indexed, collection, digest):
@@ -153,6 +153,14 @@ class PgvectorSearch:
                     )
         return added
 
+    def missing_now(self, name: str, model: Model) -> int:
+        """Return about how many vectors of a collection are missing.
+
+        Raises:
+            CollectionNotFoundError: There is none of that name.
+        """
+        return self._store.read_now(_missing, name, model)
+
     def measure_recall_now(
         self,
         name: str,
@@ -161,7 +169,7 @@ class PgvectorSearch:
         probes: int,
         top_k: int,
         seed: int = 0,
-        progress: Callable[[int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Recall:
         """Compare searches by the index with full scans, and keep the share of the nearest that it found.
 
@@ -335,6 +343,10 @@ def _keep_recall(
     )
     vectors.store_recall(session, now, recall)
     return recall
+
+
+def _missing(session: Session, name: str, model: Model) -> int:
+    return vectors.count_missing(session, collections.get(session, name), model.digest)
 
 
 def _require_model(collection: Collection, model: Model) -> None:

@@ -33,14 +33,15 @@ from sqlalchemy import (
     String,
     Table,
     and_,
+    cast,
     func,
     insert,
+    literal,
     select,
     text,
     update,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateSchema, DropSchema, DropTable
 from sqlalchemy.types import UserDefinedType
@@ -54,7 +55,7 @@ from app.storage.schema import CollectionRow, IdentityRow, ReferenceRow
 SCHEMA: Final = "visavis_vectors"
 MAX_DIMENSIONS: Final = 4000
 """Most that an index of half-precision numbers takes; up to 2,000 are indexed in single precision."""
-BATCH: Final = 500
+BATCH: Final = 1000
 """Vectors written by one transaction, which holds up other writers of the collection meanwhile."""
 INDEX_AT_ONCE: Final = 20_000
 """Vectors that a request may index (some seconds, in which writes wait); more are left to the command."""
@@ -73,15 +74,12 @@ _OPERATORS: Final[dict[Metric, tuple[str, str]]] = {
 
 
 class _Vector(UserDefinedType[Any]):
-    """pgvector's type for float32[D], of any D; its text has every number in full."""
+    """pgvector's type for float32[D], of any D."""
 
     cache_ok = True
 
     def get_col_spec(self, **_: Any) -> str:  # noqa: ANN401 - as the base class has it
         return "vector"
-
-    def bind_processor(self, dialect: Dialect) -> Any:  # noqa: ANN401
-        return _as_text
 
 
 _METADATA: Final = MetaData(schema=SCHEMA)
@@ -330,15 +328,17 @@ def prepare(session: Session, collection: Collection, digest: str) -> int:
         .values(collection_id=collection.id, model_digest=digest, revision=-1, identities=0)
         .on_conflict_do_nothing()
     )
-    return (
-        session.scalar(
-            select(func.count())
-            .select_from(ReferenceRow)
-            .join(IdentityRow, IdentityRow.id == ReferenceRow.identity_id)
-            .where(IdentityRow.collection_id == collection.id, ReferenceRow.model_digest == digest)
+    return _count_references(session, collection.id, digest)
+
+
+def count_missing(session: Session, collection: Collection, digest: str) -> int:
+    """Return how many references by a model have no vector yet."""
+    there = session.scalar(
+        select(func.count()).where(
+            _VECTORS.c.collection_id == collection.id, _VECTORS.c.model_digest == digest
         )
-        or 0
     )
+    return _count_references(session, collection.id, digest) - (there or 0)
 
 
 def fill(session: Session, collection: Collection, digest: str, filling: Filling) -> Filling:
@@ -378,7 +378,7 @@ def nearest(
     *,
     ef_search: int | None,
 ) -> list[Near]:
-    """Return references of a collection by its own model that are nearest to a probe, nearest first.
+    """Return references of a collection by its own model that are nearest to a probe, in any order.
 
     Args:
         session: Of a read.
@@ -554,6 +554,16 @@ def _lock(session: Session, collection: Collection) -> int:
     return revision
 
 
+def _count_references(session: Session, collection_id: int, digest: str) -> int:
+    query = (
+        select(func.count())
+        .select_from(ReferenceRow)
+        .join(IdentityRow, IdentityRow.id == ReferenceRow.identity_id)
+        .where(IdentityRow.collection_id == collection_id, ReferenceRow.model_digest == digest)
+    )
+    return session.scalar(query) or 0
+
+
 def _missing(
     session: Session, collection_id: int, digest: str, revision: int, start: int
 ) -> Sequence[tuple[int, str, bytes]]:
@@ -588,19 +598,25 @@ def _add(
             _VECTORS.c.identity_id.in_(people),
         )
     )
-    session.execute(
-        insert(_VECTORS),
-        [
-            {
-                "collection_id": collection_id,
-                "reference_id": reference,
-                "identity_id": identity,
-                "model_digest": digest,
-                "embedding": from_bytes(embedding),
-            }
-            for identity, reference, embedding in references
-        ],
+    # One statement for all, and not one a row.
+    texts = [_as_text(from_bytes(embedding)) for _, _, embedding in references]
+    rows = (
+        func.unnest(
+            cast([identity for identity, _, _ in references], postgresql.ARRAY(BigInteger)),
+            cast([reference for _, reference, _ in references], postgresql.ARRAY(String)),
+            cast(texts, postgresql.ARRAY(String)),
+        )
+        .table_valued("identity_id", "reference_id", "embedding")
+        .render_derived()
     )
+    values = {
+        "collection_id": literal(collection_id, BigInteger),
+        "reference_id": rows.c.reference_id,
+        "identity_id": rows.c.identity_id,
+        "model_digest": literal(digest),
+        "embedding": cast(rows.c.embedding, _Vector),
+    }
+    session.execute(insert(_VECTORS).from_select(list(values), select(*values.values())))
     _set(session, collection_id, digest, identities=_INDEXES.c.identities + len(people) - (there or 0))
 
 
