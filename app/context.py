@@ -15,12 +15,14 @@ from app.encoding.workers import Workers
 from app.services.access import Access, Guard
 from app.services.calibration import Calibration
 from app.services.catalogue import Catalogue, ensure_default_collection
+from app.services.confirmation import Confirmation
 from app.services.enrolment import Enrolment
 from app.services.galleries import Galleries
 from app.services.gallery_snapshots import Snapshots
 from app.services.idempotency import Idempotency
 from app.services.identification import IdentificationService
 from app.services.images import Images
+from app.services.model_migration import ModelMigration
 from app.services.models import Models
 from app.services.own_evidence import OwnEvidences
 from app.services.pgvector_search import PgvectorSearch, require_dimensions
@@ -49,6 +51,7 @@ class Context:
     verification: VerificationService
     identification: IdentificationService
     calibration: Calibration
+    model_migration: ModelMigration
     idempotency: Idempotency
 
 
@@ -172,9 +175,12 @@ def open_context(settings: Settings, *, existing: bool = False) -> Iterator[Cont
                 access=Access(database, guard),
                 catalogue=Catalogue(database, models, searches),
                 enrolment=Enrolment(database, models, images, floor),
-                verification=VerificationService(searches, models, images, own),
+                verification=VerificationService(
+                    searches, models, images, own, Confirmation(database, models, images, floor)
+                ),
                 identification=IdentificationService(searches, models, images, galleries, own),
                 calibration=calibration,
+                model_migration=ModelMigration(database, models),
                 idempotency=idempotency,
             )
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from app.encoding.detection import FaceChoice
 from app.encoding.image_encoder import ImageInput, Timings
 from app.encoding.model import Model
-from app.errors import CollectionNotFoundError
+from app.errors import CollectionNotFoundError, ModelMismatchError, ModelsChangedError
 from app.matching.decision import is_match
 from app.services.decisions import Criterion, Decision
+from app.services.enrolment import MODEL_CHANGES
 from app.services.galleries import Candidate, Galleries, SearchResult
 from app.services.images import Images, Template
+from app.services.model_migration import PendingCounts
 from app.services.models import Models
 from app.services.own_evidence import OwnEvidence, OwnEvidences
 from app.services.pgvector_search import PgvectorSearch
@@ -37,6 +40,8 @@ class Identification:
     search_ms: float
     exact: bool = True
     recall: float | None = None
+    pending: int = 0
+    """Identities that no search finds yet, because the collection's model has no template of them."""
 
 
 class IdentificationService:
@@ -50,6 +55,7 @@ class IdentificationService:
         galleries: Galleries | PgvectorSearch,
         own: OwnEvidences,
     ) -> None:
+        self._pending = PendingCounts()
         self._database = database
         self._models = models
         self._images = images
@@ -68,8 +74,9 @@ class IdentificationService:
     ) -> Identification:
         """Search a collection for the identities nearest to an image.
 
-        The threshold is taken for the gallery's size at the revision that was searched, from the collection's
-        own evidence where it has any that supports what is asked.
+        When the collection changes its model meanwhile, the image is encoded by the new one and searched for
+        again. The threshold is taken for the gallery's size at the revision that was searched, from the
+        collection's own evidence where it has any that supports what is asked.
 
         Raises:
             CollectionNotFoundError: There is none of that name.
@@ -79,22 +86,40 @@ class IdentificationService:
             InsufficientEvidenceError: The error rate asked for is not supported at this size.
             BusyError: Too much is waiting.
         """
+        timings = Timings()
+        for _ in range(MODEL_CHANGES):
+            with suppress(ModelsChangedError):
+                return await self._identify(image, collection, top_k, criterion, face, at_least, timings)
+        raise ModelsChangedError(collection)
+
+    async def _identify(
+        self,
+        image: ImageInput,
+        collection: str,
+        top_k: int,
+        criterion: Criterion,
+        face: FaceChoice,
+        at_least: AtLeast,
+        timings: Timings,
+    ) -> Identification:
         try:
-            found, own = await at_least.wait(
-                lambda: self._database.read(_opened, self._own, collection, at_least)
+            found, own, pending = await at_least.wait(
+                lambda: self._database.read(_opened, self._own, self._pending, collection, at_least)
             )
         except CollectionNotFoundError:
             self._galleries.forget(collection)
             raise
         model = self._models.of_collection(found)
         criterion.decide(model, own)
-        timings = Timings()
         (probe,) = await self._images.encode(model, [image], face, timings)
         started = time.perf_counter()
 
         async def search() -> SearchResult:
             # Behind one address may be several replicas, and this one not the one that was asked above.
-            result = await self._galleries.search(collection, probe.embedding, model, top_k)
+            try:
+                result = await self._galleries.search(collection, probe.embedding, model, top_k)
+            except ModelMismatchError as error:
+                raise ModelsChangedError(collection) from error
             at_least.check(collection, result.revision)
             return result
 
@@ -115,12 +140,13 @@ class IdentificationService:
             search_ms,
             getattr(result, "exact", True),
             getattr(result, "recall", None),
+            pending,
         )
 
 
 def _opened(
-    session: Session, kept: OwnEvidences, name: str, at_least: AtLeast
-) -> tuple[Collection, OwnEvidence | None]:
+    session: Session, kept: OwnEvidences, counts: PendingCounts, name: str, at_least: AtLeast
+) -> tuple[Collection, OwnEvidence | None, int]:
     collection = collections.get(session, name)
     at_least.check(name, collection.revision)
-    return collection, kept.of(session, collection)
+    return collection, kept.of(session, collection), counts.of(session, collection)

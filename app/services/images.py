@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as attribute
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class Template:
     face: Face | None
     faces_found: int | None
     quality: Quality
-    pixels: NDArray[np.uint8] = field(repr=False)
+    pixels: NDArray[np.uint8] = attribute(repr=False)
 
 
 class Images:
@@ -73,15 +74,7 @@ class Images:
                 prepared.append(outcome)
             embeddings = await self._workers.run(model.images.encode, prepared, timings)
         return [
-            Template(
-                image.field or "image",
-                embedding,
-                model.digest,
-                item.face,
-                item.faces_found,
-                item.quality,
-                item.pixels,
-            )
+            _template(model, image, item, embedding)
             for image, embedding, item in zip(images, embeddings, prepared, strict=True)
         ]
 
@@ -97,3 +90,26 @@ class Images:
         """
         with self._workers.admit(1):
             return await self._workers.run(model.images.detect, image, timings)
+
+
+def template_of(model: Model, image: ImageInput, choice: FaceChoice) -> Template:
+    """Return the template of one image, made on this thread: for the command line.
+
+    Raises:
+        ImageError: It cannot be used.
+    """
+    timings = Timings()
+    prepared = model.images.prepare(image, choice, timings)
+    return _template(model, image, prepared, model.images.encode([prepared], timings)[0])
+
+
+def _template(model: Model, image: ImageInput, made: Prepared, embedding: NDArray[np.float32]) -> Template:
+    return Template(
+        field=image.field or "image",
+        embedding=embedding,
+        model_digest=model.digest,
+        face=made.face,
+        faces_found=made.faces_found,
+        quality=made.quality,
+        pixels=made.pixels,
+    )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
-from app.storage import evidence
+from app.storage import evidence, vectors
 from app.storage.identities import SAMPLE, without
 from app.storage.records import Collection, NewReference, from_bytes, to_bytes
 from app.storage.schema import CollectionRow, IdentityRow, KeptImageRow, ReferenceRow, utc_now
@@ -120,7 +120,7 @@ def pending(
 
 def unpaired(
     session: Session, collection: Collection, *, made: str, wanted: str, after: int, limit: int
-) -> tuple[list[Unpaired], int | None]:
+) -> tuple[list[Unpaired], list[int]]:
     """Return templates of some identities whose photos have none by the wanted model.
 
     An identity that has as many templates by the wanted model as by the other, though of other photos, is
@@ -135,7 +135,7 @@ def unpaired(
         limit: So many identities.
 
     Returns:
-        The templates, and the last identity that was looked at; None at the end.
+        The templates, and the identities that were looked at, in order of id; none at the end.
     """
     ids = list(
         session.scalars(
@@ -146,7 +146,7 @@ def unpaired(
         )
     )
     if not ids:
-        return [], None
+        return [], []
     second = aliased(ReferenceRow)
     of_photo = select(second.id).where(
         second.identity_id == ReferenceRow.identity_id,
@@ -182,7 +182,7 @@ def unpaired(
             found.append(
                 Unpaired(number, identity_id, name, sample, from_bytes(embedding), face, dict(quality), image)
             )
-    return found, ids[-1]
+    return found, ids
 
 
 def add_seconds(
@@ -236,6 +236,7 @@ def add_seconds(
             .values(revision=collection.revision)
             .execution_options(synchronize_session=False)
         )
+    vectors.follow(session, collection, collection.revision)
     return len(rows)
 
 
@@ -282,4 +283,5 @@ def _set(session: Session, collection: Collection, **values: Any) -> Collection:
         .values(values)
         .execution_options(synchronize_session=False)
     )
+    vectors.follow(session, collection, collection.revision)
     return replace(collection, **values)
