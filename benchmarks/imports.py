@@ -4,8 +4,8 @@
 
 An npz of random unit vectors under random names is imported twice, by ``visavis identities import`` in a
 process of its own: undisturbed, which gives the rows a second, and again into another collection while the
-process is killed (SIGKILL) at random rows and started anew. What is stored then is compared with the file: how
-many identities, names and references, and a sum over all rows that does not depend on their order.
+process is killed (SIGKILL) at random rows and started anew. What is stored then is compared with the file:
+how many identities, names and references, and a sum over all rows that does not depend on their order.
 """
 
 from __future__ import annotations

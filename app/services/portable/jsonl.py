@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,7 +52,7 @@ class JsonLines:
         for _ in range(start + self._headers):
             next(lines, None)
         while True:
-            some = [line for line, _ in zip(lines, range(size), strict=False)]
+            some = list(itertools.islice(lines, size))
             if not some:
                 return
             yield _rows(start, some, dimensions)
