@@ -15,11 +15,11 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,24 +28,21 @@ from app.encoding.model import Model
 from app.errors import BusyError, InvalidRequestError, ModelMismatchError, StartupError
 from app.matching.distances import Metric, distances
 from app.services.galleries import Candidate, SearchResult
-from app.storage import collections, vectors
+from app.storage import collections, templates, vectors
 from app.storage.database import Database, Session
 from app.storage.records import Collection
-from app.storage.vectors import Recall
+from app.storage.vectors import Recall, VectorIndex
 
 logger = logging.getLogger("visavis.search")
 
 REPLICA_WAIT_S: Final = 2.0
 """Longest that a search waits for vectors that were added to the store to arrive at its replica."""
 
+SCANNED: Final = 20_000
+"""Identities up to which a search among those of some metadata measures them all; it is exact then."""
+
 Progress = Callable[[int], None]
 """Called with how much has been done since it was called last."""
-
-
-@dataclass(frozen=True)
-class _Approximate(SearchResult):
-    exact: bool = False
-    recall: float | None = None
 
 
 class PgvectorSearch:
@@ -67,7 +64,15 @@ class PgvectorSearch:
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pgvector")
 
-    async def search(self, name: str, probe: NDArray[np.float32], model: Model, k: int) -> SearchResult:
+    async def search(
+        self,
+        name: str,
+        probe: NDArray[np.float32],
+        model: Model,
+        k: int,
+        *,
+        where: dict[str, Any] | None = None,
+    ) -> SearchResult:
         """Return the nearest identities of a collection as it is committed now; most probably all of them.
 
         Args:
@@ -75,17 +80,29 @@ class PgvectorSearch:
             probe: float32[D].
             model: What made the probe.
             k: How many.
+            where: Only identities whose metadata has these values; all where it is None.
 
         Raises:
             CollectionNotFoundError: There is none of that name.
             ModelMismatchError: The collection is bound to another model than the probe's.
             BusyError: Others are filling in its vectors.
         """
-        return await asyncio.wrap_future(self._pool.submit(self.search_now, name, probe, model, k))
+        return await asyncio.wrap_future(
+            self._pool.submit(self.search_now, name, probe, model, k, where=where)
+        )
 
-    def search_now(self, name: str, probe: NDArray[np.float32], model: Model, k: int) -> SearchResult:
+    def search_now(
+        self,
+        name: str,
+        probe: NDArray[np.float32],
+        model: Model,
+        k: int,
+        *,
+        where: dict[str, Any] | None = None,
+    ) -> SearchResult:
         """Search on this thread; see ``search``."""
-        found = self._database.read_now(_search, name, probe, model, k, self._ef_search)
+        asked = _Search(name, np.asarray(probe, np.float32), model, k, where, self._ef_search)
+        found = self._database.read_now(asked.answer)
         if found is not None:
             return found
         self.build_now(name, model)
@@ -93,9 +110,9 @@ class PgvectorSearch:
         while found is None and time.monotonic() < deadline:
             # Others may go on writing without adding vectors; with the lock there is nothing behind.
             if self._database is self._store:
-                found = self._store.write_now(_search_complete, name, probe, model, k, self._ef_search)
+                found = self._store.write_now(asked.answer_complete)
             else:
-                found = self._database.read_now(_search, name, probe, model, k, self._ef_search)
+                found = self._database.read_now(asked.answer)
                 time.sleep(0 if found else 0.02)
         if found is None:
             raise BusyError("the vectors of the collection are behind its rows; try again")
@@ -209,7 +226,7 @@ class PgvectorSearch:
             _keep_recall, collection, float(np.mean(shares)), top_k, len(shares), self._ef_search
         )
 
-    def forget(self, name: str, *, but: int | None = None) -> None:
+    def forget(self, name: str) -> None:
         """Do nothing: no gallery is in memory, and vectors go with the rows they were made from."""
 
     def close(self) -> None:
@@ -256,32 +273,49 @@ def moved(
     return np.asarray(start * cosine + step * norm * np.sqrt(1.0 - cosine**2), np.float32)
 
 
-def _search(
-    session: Session, name: str, probe: NDArray[np.float32], model: Model, k: int, ef_search: int
-) -> SearchResult | None:
-    """Return what was found, or None where the vectors are behind the collection."""
-    collection = collections.get(session, name)
-    _require_model(collection, model)
-    index = vectors.state(session, collection, model.digest)
-    if index is None or index.revision != collection.revision:
-        return None
-    measured = index.recall
-    return _Approximate(
-        _nearest(session, collection, probe, model.manifest.metric, k, ef_search),
-        index.identities,
-        collection.revision,
-        exact=False,
-        recall=measured.recall if measured is not None and measured.ef_search == ef_search else None,
-    )
+@dataclass(frozen=True)
+class _Search:
+    """What is asked of one state of the database."""
 
+    name: str
+    probe: NDArray[np.float32]
+    model: Model
+    k: int
+    where: dict[str, Any] | None
+    ef_search: int
 
-def _search_complete(
-    session: Session, name: str, probe: NDArray[np.float32], model: Model, k: int, ef_search: int
-) -> SearchResult | None:
-    """Search with the last batch added in the same transaction; None where more than that is missing."""
-    vectors.fill(session, collections.get(session, name), model.digest, vectors.Filling())
-    session.expire_all()
-    return _search(session, name, probe, model, k, ef_search)
+    def answer(self, session: Session) -> SearchResult | None:
+        """Return what was found, or None where the vectors are behind the collection."""
+        collection = collections.get(session, self.name)
+        _require_model(collection, self.model)
+        index = vectors.state(session, collection, self.model.digest)
+        if index is None or index.revision != collection.revision:
+            return None
+        among, size, exact = None, index.identities, False
+        if self.where is not None:
+            among = templates.matching(session, collection, self.where)
+            size, exact = vectors.count_among(session, collection, among), len(among) <= SCANNED
+        metric = self.model.manifest.metric
+        return SearchResult(
+            _nearest(
+                session, collection, self.probe, metric, self.k, None if exact else self.ef_search, among
+            ),
+            size,
+            collection.revision,
+            exact=exact,
+            recall=None if exact else self._measured(index),
+        )
+
+    def answer_complete(self, session: Session) -> SearchResult | None:
+        """Add the last batch and search in one transaction; None where more than that is missing."""
+        vectors.fill(session, collections.get(session, self.name), self.model.digest, vectors.Filling())
+        session.expire_all()
+        return self.answer(session)
+
+    def _measured(self, index: VectorIndex) -> float | None:
+        """Return the recall, if it was measured as this search is made."""
+        measured = index.recall
+        return measured.recall if measured is not None and measured.ef_search == self.ef_search else None
 
 
 def _nearest(
@@ -291,10 +325,11 @@ def _nearest(
     metric: Metric,
     k: int,
     ef_search: int | None,
+    among: Sequence[int] | None = None,
 ) -> list[Candidate]:
     limit = 2 * k + 10  # the index's float32 may order the last of k otherwise than float64
     while True:
-        found = vectors.nearest(session, collection, metric, probe, limit, ef_search=ef_search)
+        found = vectors.nearest(session, collection, metric, probe, limit, ef_search=ef_search, among=among)
         if len(found) < limit or len({near.identity_id for near in found}) >= k:
             break
         limit *= 4  # several references of one identity have taken the places of others

@@ -377,6 +377,7 @@ def nearest(
     limit: int,
     *,
     ef_search: int | None,
+    among: Sequence[int] | None = None,
 ) -> list[Near]:
     """Return references of a collection by its own model that are nearest to a probe, in any order.
 
@@ -387,28 +388,46 @@ def nearest(
         probe: float32[D].
         limit: How many at most.
         ef_search: Candidates that the index keeps in view; None compares every vector instead.
+        among: Only identities of these ids; all where it is None.
     """
     # Strict: the index goes on where deleted rows left too few, and keeps the order.
     settings = (
-        {"enable_indexscan": "off", "statement_timeout": "0"}
+        {"enable_indexscan": "off"}
         if ef_search is None
         else {"hnsw.ef_search": str(ef_search), "hnsw.iterative_scan": "strict_order"}
     )
+    if ef_search is None and among is None:
+        settings["statement_timeout"] = "0"  # a scan of everything, to measure by
     session.execute(select(*(func.set_config(name, value, True) for name, value in settings.items())))
     kind = _kind(probe.size)
     # Collection and model stand in the text, or PostgreSQL would not see that the partition's index fits.
     ranked = f"""
         SELECT identity_id, reference_id FROM {SCHEMA}.vectors
         WHERE collection_id = {collection.id} AND model_digest = '{_hex(collection.model_digest)}'
+        {"" if among is None else "AND identity_id = ANY (:among)"}
         ORDER BY (embedding::{kind}) {_OPERATORS[metric][0]} CAST(:probe AS {kind}) LIMIT :limit"""  # noqa: S608
     near = text(ranked).columns(_VECTORS.c.identity_id, _VECTORS.c.reference_id).subquery("near")
     rows = session.execute(
         select(IdentityRow.id, IdentityRow.name, IdentityRow.details, ReferenceRow.embedding)
         .join(near, near.c.identity_id == IdentityRow.id)
         .join(ReferenceRow, ReferenceRow.id == near.c.reference_id),
-        {"probe": _as_text(probe), "limit": limit},
+        {"probe": _as_text(probe), "limit": limit} | ({} if among is None else {"among": list(among)}),
     )
     return [Near(key, name, dict(details), from_bytes(embedding)) for key, name, details, embedding in rows]
+
+
+def count_among(session: Session, collection: Collection, ids: Sequence[int]) -> int:
+    """Return how many of some identities have vectors by the collection's own model."""
+    return (
+        session.scalar(
+            select(func.count(_VECTORS.c.identity_id.distinct())).where(
+                _VECTORS.c.collection_id == collection.id,
+                _VECTORS.c.model_digest == collection.model_digest,
+                _VECTORS.c.identity_id == func.any(cast(list(ids), postgresql.ARRAY(BigInteger))),
+            )
+        )
+        or 0
+    )
 
 
 def sample(session: Session, collection: Collection, count: int, seed: int) -> NDArray[np.float32]:
@@ -595,7 +614,7 @@ def _add(
         select(func.count(_VECTORS.c.identity_id.distinct())).where(
             _VECTORS.c.collection_id == collection_id,
             _VECTORS.c.model_digest == digest,
-            _VECTORS.c.identity_id.in_(people),
+            _VECTORS.c.identity_id == func.any(cast(list(people), postgresql.ARRAY(BigInteger))),
         )
     )
     # One statement for all, and not one a row.

@@ -23,6 +23,7 @@ from app.context import open_context
 from app.encoding.model import Model, open_model
 from app.errors import ModelMismatchError, StartupError
 from app.matching.distances import Metric, distance, distances
+from app.services import pgvector_search
 from app.services.galleries import Galleries, SearchResult
 from app.services.pgvector_search import PgvectorSearch, moved
 from app.storage import collections, identities, vectors
@@ -87,12 +88,17 @@ def reference(model: Model, embedding: NDArray[np.float32]) -> NewReference:
 
 
 def enrol(
-    database: Database, collection: Collection, model: Model, name: str, *embeddings: NDArray[np.float32]
+    database: Database,
+    collection: Collection,
+    model: Model,
+    name: str,
+    *embeddings: NDArray[np.float32],
+    metadata: dict[str, Any] | None = None,
 ) -> None:
     def write(session: Session) -> None:
         revision = collections.next_revision(session, collection)
         references = [reference(model, embedding) for embedding in embeddings]
-        identities.add(session, collection, revision, name, {"of": name}, *references)
+        identities.add(session, collection, revision, name, metadata or {"of": name}, *references)
 
     database.write_now(write)
 
@@ -301,6 +307,24 @@ def test_nearest_of_several_references_counts_and_none_hides_another_identity(
     assert names(search.search_now("staff", probe, model, 2)) == ["grace"]
 
 
+def test_search_among_those_of_some_metadata_is_exact_and_counts_only_them(
+    database: Database, search: PgvectorSearch, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery, _ = people(30, 1)
+    collection = collection_of(database, model)
+    for i, row in enumerate(gallery):
+        enrol(database, collection, model, f"p{i}", row, metadata={"site": "north" if i % 3 else "south"})
+    where = {"site": "south"}
+    result = search.search_now("staff", gallery[1], model, 100, where=where)
+    assert sorted(names(result)) == sorted(f"p{i}" for i in range(0, 30, 3))
+    assert (result.gallery_size, result.exact) == (10, True)
+    monkeypatch.setattr(pgvector_search, "SCANNED", 5)
+    by_index = search.search_now("staff", gallery[1], model, 100, where=where)
+    assert by_index.candidates == result.candidates
+    assert (by_index.gallery_size, by_index.exact) == (10, False)
+    assert search.search_now("staff", gallery[1], model, 5, where={"site": "east"}).candidates == []
+
+
 def test_collection_that_is_deleted_takes_its_vectors_with_it(
     database: Database, bystander: Database, search: PgvectorSearch, model: Model
 ) -> None:
@@ -385,6 +409,51 @@ def test_index_of_many_is_made_beside_writes(
     assert names(search.search_now("staff", gallery[9], model, 1)) == ["p9"]
 
 
+def test_vectors_of_the_model_to_come_are_there_when_the_collection_changes_over(
+    database: Database, search: PgvectorSearch, model: Model, angle_models: Path
+) -> None:
+    gallery, _ = people(3, 1)
+    to_come = open_model(angle_models / "angles", provider="cpu")
+    collection = collection_of(database, model)
+    other = {"m": to_come.model_id, "d": to_come.digest, "id": collection.id}
+    with database.engine.begin() as connection:
+        statement = "UPDATE collections SET other_model_id = :m, other_model_digest = :d WHERE id = :id"
+        connection.execute(text(statement), other)
+    assert search.build_now("staff", model) == search.build_now("staff", to_come) == 0
+
+    def write(session: Session) -> None:
+        for i, row in enumerate(gallery):
+            revision = collections.next_revision(session, collection)
+            turned = np.array([np.cos(i), np.sin(i)], np.float32)
+            both = reference(model, row), reference(to_come, turned)
+            identities.add(session, collection, revision, f"p{i}", {}, *both)
+
+    database.write_now(write)
+    assert search.search_now("staff", gallery[1], model, 1).gallery_size == 3
+    assert search.missing_now("staff", to_come) == 0
+    with database.engine.begin() as connection:
+        statement = (
+            "UPDATE collections SET model_id = other_model_id, model_digest = other_model_digest, "
+            "other_model_id = model_id, other_model_digest = model_digest WHERE id = :id"
+        )
+        connection.execute(text(statement), {"id": collection.id})
+    probe = np.array([1, 0], np.float32)
+    result = search.search_now("staff", probe, to_come, 3)
+    assert (names(result), result.gallery_size) == (["p0", "p1", "p2"], 3)
+    with pytest.raises(ModelMismatchError):
+        search.search_now("staff", gallery[1], model, 1)
+
+
+def test_vectors_missing_on_a_replica_are_added_to_the_store(
+    database: Database, bystander: Database, model: Model
+) -> None:
+    gallery, _ = people(20, 1)
+    enrol_many(database, collection_of(database, model), model, gallery)
+    with closing(PgvectorSearch(bystander, 1, ef_search=EF_SEARCH, store=database)) as search:
+        assert names(search.search_now("staff", gallery[3], model, 1)) == ["p3"]
+    assert rows(database, "vectors") == 20
+
+
 def test_probe_of_another_model_is_refused(
     database: Database, search: PgvectorSearch, model: Model, angle_models: Path
 ) -> None:
@@ -402,13 +471,13 @@ def test_recall_is_null_until_measured_and_then_quoted_where_it_was_measured_ali
     gallery, _ = people(400, 1)
     enrol_many(database, collection_of(database, model), model, gallery)
     before = search.search_now("staff", gallery[0], model, 1)
-    assert (before.exact, before.recall) == (False, None)  # type: ignore[attr-defined]
+    assert (before.exact, before.recall) == (False, None)
     recall = search.measure_recall_now("staff", model, probes=30, top_k=5)
     assert 0.95 <= recall.recall <= 1.0
     assert (recall.probes, recall.top_k, recall.identities, recall.revision) == (30, 5, 400, 1)
-    assert search.search_now("staff", gallery[0], model, 1).recall == recall.recall  # type: ignore[attr-defined]
+    assert search.search_now("staff", gallery[0], model, 1).recall == recall.recall
     with closing(PgvectorSearch(database, 1, ef_search=40)) as narrower:
-        assert narrower.search_now("staff", gallery[0], model, 1).recall is None  # type: ignore[attr-defined]
+        assert narrower.search_now("staff", gallery[0], model, 1).recall is None
 
 
 def test_measured_recall_of_a_useless_index_is_low(
@@ -418,8 +487,8 @@ def test_measured_recall_of_a_useless_index_is_low(
     enrol_many(database, collection_of(database, model), model, gallery)
     honest = vectors.nearest
 
-    def poor(*args: Any, ef_search: int | None) -> Any:
-        found = honest(*args, ef_search=ef_search)
+    def poor(*args: Any, ef_search: int | None, **others: Any) -> Any:
+        found = honest(*args, ef_search=ef_search, **others)
         return found if ef_search is None else [near for near in found if near.identity_id % 2]
 
     monkeypatch.setattr(vectors, "nearest", poor)
