@@ -138,8 +138,8 @@ class IdentificationService:
             probe,
             timings,
             search_ms,
-            getattr(result, "exact", True),
-            getattr(result, "recall", None),
+            result.exact,
+            result.recall,
             pending,
         )
 
