@@ -18,6 +18,7 @@ from app.services import calibration, catalogue, enrolment
 from app.services.decisions import Basis, bundle_basis
 from app.services.identification import Identification
 from app.services.images import Template
+from app.services.model_migration import Finished, MigrationStatus
 from app.services.verification import Verification
 from app.services.views import face_fields
 from app.storage.records import Identity
@@ -150,6 +151,13 @@ class Verified(_Grounds, _PairDecision):
     """Answer of ``POST /verify``: the decision first, then what it rests on."""
 
     faces: Annotated[list[ProbeView], Field(description="what was compared, one entry an image sent")]
+    learnt: Annotated[
+        bool,
+        Field(
+            description="during a change of model, whether the photo became the identity's reference by the "
+            "model that had none of it"
+        ),
+    ] = False
     revision: Annotated[
         int | None, Field(description="state of the collection that was read; null for two images")
     ] = None
@@ -188,8 +196,16 @@ class _SearchDecision(BaseModel):
         float, Field(description="probability, before looking, that the probe shows somebody enrolled")
     ]
     revision: Annotated[int, Field(description="state of the collection that was searched")]
+    pending: Annotated[
+        int,
+        Field(
+            description="during a change of model, identities that cannot be found because this model has no "
+            "template of them yet"
+        ),
+    ] = 0
     exact: Annotated[
-        bool, Field(description="whether the candidates are certainly the nearest; false in pgvector searches")
+        bool,
+        Field(description="whether the candidates are certainly the nearest; false in pgvector searches"),
     ]
     recall: Annotated[
         float | None,
@@ -213,6 +229,10 @@ class Enrolled(BaseModel):
     collection: str
     reference_id: str
     replaced: bool
+    added: Annotated[
+        bool, Field(description="whether it is one more reference of an identity enrolled before")
+    ]
+    references: Annotated[int, Field(description="references that the identity now has")]
     model: str
     model_digest: str
     face: FaceView | None
@@ -262,6 +282,28 @@ class IdentityView(BaseModel):
     ]
     created_at: datetime
     updated_at: datetime
+
+
+class ReferenceView(BaseModel):
+    """One reference of an identity."""
+
+    id: str
+    photo: Annotated[str, Field(description="equal for templates that two models made of one photo")]
+    model: Annotated[str | None, Field(description="null where it is neither of the collection's models")]
+    model_digest: str
+    quality: Annotated[
+        dict[str, Any], Field(description="of the photo, as the answer to its enrolment has it")
+    ]
+    created_at: datetime
+
+
+class ReferenceList(BaseModel):
+    """The references of an identity, oldest first."""
+
+    identity: str
+    collection: str
+    references: list[ReferenceView]
+    revision: Annotated[int, Field(description="the identity's")]
 
 
 class IdentityPage(BaseModel):
@@ -349,6 +391,40 @@ class CollectionPage(BaseModel):
 
     collections: list[CollectionView]
     next_cursor: str | None
+
+
+class MigrationView(BaseModel):
+    """Where a collection's change of model is."""
+
+    collection: str
+    state: Annotated[
+        Literal["none", "filling", "switched", "finishing"],
+        Field(
+            description="none under way; before the switch; after it; over but for templates to be removed"
+        ),
+    ]
+    model: Annotated[str, Field(description="the model in force")]
+    model_digest: str
+    old_model: str | None
+    new_model: str | None
+    identities: int
+    without_old: Annotated[
+        int, Field(description="identities without a template by the old model, as imports leave them")
+    ]
+    pending: Annotated[int, Field(description="identities without a template by the new model")]
+    pending_identities: Annotated[list[str], Field(description="a page of them")]
+    next_cursor: Annotated[str | None, Field(description="pass as cursor for the next page; null at the end")]
+    revision: int
+
+
+class MigrationFinished(BaseModel):
+    """A change of model is over."""
+
+    collection: str
+    model: str
+    model_digest: str
+    dropped: Annotated[list[str], Field(description="pending identities that were deleted")]
+    revision: int
 
 
 class ModelView(BaseModel):
@@ -452,6 +528,8 @@ def enrolled(result: enrolment.Enrolled, started: float) -> Enrolled:
         collection=result.collection,
         reference_id=result.reference_id,
         replaced=result.replaced,
+        added=result.added,
+        references=result.references,
         model=result.model.model_id,
         model_digest=result.model.digest,
         face=face_view(result.template.face),
@@ -476,6 +554,7 @@ def verified(result: Verification, started: float, *, prior: float = DEFAULT_PRI
         model=result.model.model_id,
         model_digest=result.model.digest,
         faces=[probe_view(template) for template in result.templates],
+        learnt=result.learnt,
         revision=result.revision,
         timings_ms=timings_view(result.timings, started, result.search_ms),
     )
@@ -513,6 +592,7 @@ def identified(result: Identification, started: float, *, prior: float = DEFAULT
         revision=result.revision,
         exact=result.exact,
         recall=result.recall,
+        pending=result.pending,
         faces=[probe_view(result.template)],
         timings_ms=timings_view(result.timings, started, result.search_ms),
     )
@@ -564,6 +644,57 @@ def identity_view(identity: Identity, collection: str) -> IdentityView:
         revision=identity.revision,
         created_at=identity.created_at,
         updated_at=identity.updated_at,
+    )
+
+
+def reference_list(found: catalogue.ReferenceList) -> ReferenceList:
+    """Return the references of an identity."""
+    return ReferenceList(
+        identity=found.identity,
+        collection=found.collection.name,
+        references=[
+            ReferenceView(
+                id=one.id,
+                photo=one.sample,
+                model=found.collection.model_of(one.model_digest),
+                model_digest=one.model_digest,
+                quality=one.quality,
+                created_at=one.created_at,
+            )
+            for one in found.references
+        ],
+        revision=found.identity_revision,
+    )
+
+
+def migration_view(status: MigrationStatus, limit: int = 100) -> MigrationView:
+    """Return where a change of model is; a page of pending identities is full at the limit."""
+    collection = status.collection
+    return MigrationView(
+        collection=collection.name,
+        state=collection.migration or "none",
+        model=collection.model_id,
+        model_digest=collection.model_digest,
+        old_model=None if status.old is None else collection.model_of(status.old),
+        new_model=None if status.new is None else collection.model_of(status.new),
+        identities=status.identities,
+        without_old=status.without_old,
+        pending=status.pending,
+        pending_identities=[name for _, name in status.page],
+        next_cursor=str(status.page[-1][0]) if len(status.page) == limit else None,
+        revision=collection.revision,
+    )
+
+
+def migration_finished(finished: Finished) -> MigrationFinished:
+    """Return that a change of model is over."""
+    collection = finished.collection
+    return MigrationFinished(
+        collection=collection.name,
+        model=collection.model_id,
+        model_digest=collection.model_digest,
+        dropped=list(finished.dropped),
+        revision=collection.revision,
     )
 
 

@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.responses import RedirectResponse
 
 from app import __version__
-from app.api import catalogue, error_table, health, images
+from app.api import catalogue, error_table, health, images, migration, references
 from app.api.middleware import BodyBudget, RequestIdAndLog
 from app.api.observability import configure_logging
 from app.api.openapi import add_components
@@ -56,7 +56,8 @@ def create_app(settings: Settings, context: Context | None = None) -> FastAPI:
     )
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
     routes = list(app.routes)
-    for router in (images.router, catalogue.router, health.router):
+    # References come first: an identity's name may have slashes, so its routes take in those below it.
+    for router in (images.router, references.router, catalogue.router, migration.router, health.router):
         app.include_router(router)
         routes.extend(router.routes)
     error_table.install(app, routes)

@@ -170,7 +170,7 @@ async def list_collections(
     openapi_extra=json_only(schemas.CollectionFields, {"name": "visitors", "policy": {"min_face_size": 60}}),
 )
 async def create_collection(request: Request, context: ContextDep, once: OnceDep) -> Response:
-    """Create a collection, bound to one model for good."""
+    """Create a collection, bound to one model until a change of model."""
     fields = await read_fields(request, schemas.CollectionFields)
     return await once.answer(
         fields,
@@ -188,6 +188,26 @@ async def create_collection(request: Request, context: ContextDep, once: OnceDep
 async def get_collection(context: ContextDep, name: CollectionPath) -> answers.CollectionView:
     """Return one collection."""
     return answers.collection_view(await context.catalogue.collection(name))
+
+
+@router.patch(
+    "/collections/{name}",
+    tags=["collections"],
+    response_model=answers.CollectionView,
+    dependencies=CHANGING,
+    responses={200: COLLECTION_LINKS, **errors(*BODY_ERRORS, *WRITE_ERRORS, "collection_not_found")},
+    openapi_extra=json_only(schemas.CollectionChange, {"policy": {"max_references": 3}}),
+)
+async def change_collection(
+    request: Request, context: ContextDep, once: OnceDep, name: CollectionPath
+) -> Response:
+    """Replace a collection's policy. It counts for photos to come; crops it no longer keeps are deleted."""
+    fields = await read_fields(request, schemas.CollectionChange)
+    return await once.answer(
+        fields,
+        lambda keep: context.catalogue.change_policy(name, fields.policy, keep=keep),
+        lambda changed: shown(200, answers.collection_view(changed)),
+    )
 
 
 @router.delete(

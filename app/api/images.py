@@ -44,7 +44,9 @@ _PHOTO = "<base64 of a JPEG>"
             *WRITE_ERRORS,
             "quality_too_low",
             "identity_exists",
+            "too_many_references",
             "precondition_failed",
+            "model_not_served",
             "model_mismatch",
             "collection_not_found",
         ),
@@ -57,12 +59,13 @@ async def enroll(request: Request, context: ContextDep, once: OnceDep, unchanged
     """Enrol one reference photo for an identity.
 
     The photo is not kept, only its template. Answered with 201 when the identity is new and 200 when its
-    photo was replaced; either way the change is committed and visible to every later search.
+    photo was replaced; either way the change is committed and visible to every later search. With `add` the
+    photo is one more reference of the identity (201), and the nearest one counts.
     """
     started = time.perf_counter()
     fields = await read_fields(request, schemas.EnrollFields)
-    if unchanged is not None and not fields.replace:
-        raise InvalidRequestError([{"field": "If-Match", "problem": "goes with replace=true"}])
+    if unchanged is not None and not fields.replace and not fields.add:
+        raise InvalidRequestError([{"field": "If-Match", "problem": "goes with replace=true or add=true"}])
 
     async def write(keep: Keep[Enrolled]) -> Enrolled:
         result = await context.enrolment.enrol(
@@ -71,6 +74,7 @@ async def enroll(request: Request, context: ContextDep, once: OnceDep, unchanged
             collection=fields.collection,
             metadata=fields.metadata,
             replace=fields.replace,
+            add=fields.add,
             face=fields.face,
             unchanged=unchanged,
             keep=keep,

@@ -82,8 +82,17 @@ class EnrollFields(_Fields):
     image: Image
     collection: CollectionName = DEFAULT_COLLECTION
     metadata: Metadata | None = None
-    replace: Annotated[bool, Field(description="replace the photo of an identity that is enrolled")] = False
+    replace: Annotated[bool, Field(description="replace every photo of an identity that is enrolled")] = False
+    add: Annotated[
+        bool, Field(description="add a photo to those of an identity that is enrolled, as the policy allows")
+    ] = False
     face: Annotated[FaceChoice, Field(description=_FACE)] = "only"
+
+    @model_validator(mode="after")
+    def _one_wish(self) -> EnrollFields:
+        if self.replace and self.add:
+            raise ValueError("send replace or add, not both")
+        return self
 
 
 class _Criterion(_Fields):
@@ -213,6 +222,29 @@ class CollectionFields(_Fields):
     name: CollectionName
     model: ModelId | None = None
     policy: CollectionPolicy = CollectionPolicy()
+
+
+class CollectionChange(_Fields):
+    """Fields of ``PATCH /collections/{name}``."""
+
+    policy: Annotated[CollectionPolicy, Field(description="replaces the policy as a whole")]
+
+
+class MigrationFields(_Fields):
+    """Fields of ``POST /collections/{name}/migration``."""
+
+    model: ModelId
+
+
+class FinishFields(_Fields):
+    """Fields of ``POST /collections/{name}/migration/finish``."""
+
+    drop_pending: Annotated[
+        bool, Field(description="delete the identities that would be left without a template")
+    ] = False
+    abandon: Annotated[bool, Field(description="end it before the switch: the model to come is given up")] = (
+        False
+    )
 
 
 class IdentityChange(_Fields):

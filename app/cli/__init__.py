@@ -21,7 +21,7 @@ _COMMANDS = {
     "audit": ("app.cli.audit", "Find duplicates, mislabels and look-alikes in a collection or photos."),
     "calibrate": ("app.cli.calibrate", "Measure error rates on your own people, and decide by them."),
     "identities": ("app.cli.stored", "List, show, delete, import and export identities."),
-    "collections": ("app.cli.stored", "List, create and delete collections."),
+    "collections": ("app.cli.stored", "List, create, change, migrate and delete collections."),
     "models": ("app.cli.stored", "List, show, check and sign model bundles."),
     "keys": ("app.cli.stored", "Create, list and revoke API keys."),
     "db": ("app.cli.stored", "Bring the database schema up to date."),

@@ -61,7 +61,8 @@ _model = click.option("--model", help="Model id.  [default: the first of VISAVIS
 @click.argument("image", type=click.Path(allow_dash=True))
 @collection_option
 @click.option("--metadata", help="A JSON object to keep beside the identity.")
-@click.option("--replace", is_flag=True, help="Replace the photo of an identity that is enrolled.")
+@click.option("--replace", is_flag=True, help="Replace every photo of an identity that is enrolled.")
+@click.option("--add", is_flag=True, help="Add a photo to those of an identity, as the policy allows.")
 @face_option("only")
 @database_option
 @models_dir_option
@@ -72,11 +73,14 @@ def enroll(
     collection: str,
     metadata: str | None,
     replace: bool,
+    add: bool,
     face: FaceChoice,
     as_json: bool,
     **store: Any,  # noqa: ANN401 - database_url and models_dir
 ) -> None:
     """Enrol one photo for an identity. IMAGE may be - for standard input."""
+    if replace and add:
+        raise click.UsageError("give --replace or --add, not both")
     started = time.perf_counter()
 
     async def work(context: Context) -> answers.Enrolled:
@@ -86,13 +90,14 @@ def enroll(
             collection=collection_name(collection),
             metadata=None if metadata is None else _json_object("metadata", metadata),
             replace=replace,
+            add=add,
             face=face,
         )
         return answers.enrolled(result, started)
 
     with open_context(load_settings(**given(**store))) as context:
         answer = run(work(context))
-    verb = "replaced" if answer.replaced else "enrolled"
+    verb = "replaced" if answer.replaced else "added to" if answer.added else "enrolled"
     text = f"{verb} {answer.identity} in {answer.collection}, revision {answer.revision}"
     _show(answer, text, as_json=as_json)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from app import answers
 from app.cli.bulk import export_identities, import_identities
 from app.cli.common import (
+    F,
     FiniteRange,
     as_json_option,
     collection_option,
@@ -21,6 +22,7 @@ from app.cli.common import (
     print_json,
     run,
 )
+from app.cli.migration import migrate_collection
 from app.cli.vectors import vectors as vector_commands
 from app.context import open_context, open_database, opened_database
 from app.encoding.bundle import Bundle, load_bundle, read_manifest
@@ -109,9 +111,43 @@ def delete_identity(identity: str, collection: str, **store: Any) -> None:  # no
     click.echo(f"deleted {identity} from {collection}")
 
 
+@identities.command("references")
+@click.argument("identity")
+@collection_option
+@database_option
+@models_dir_option
+@as_json_option
+def list_references(identity: str, collection: str, as_json: bool, **store: Any) -> None:  # noqa: ANN401
+    """List an identity's references, oldest first."""
+    with open_context(load_settings(**given(**store)), existing=True) as context:
+        found = run(context.catalogue.references(collection_name(collection), identity_name(identity)))
+    answer = answers.reference_list(found)
+    if as_json:
+        print_json(answer.model_dump(mode="json"))
+        return
+    for one in answer.references:
+        click.echo(
+            f"{one.id}  {one.model or one.model_digest[:12]}, enrolled {one.created_at:%Y-%m-%d %H:%M}"
+        )
+
+
+@identities.command("delete-reference")
+@click.argument("identity")
+@click.argument("reference_id")
+@collection_option
+@database_option
+@models_dir_option
+def delete_reference(identity: str, reference_id: str, collection: str, **store: Any) -> None:  # noqa: ANN401
+    """Remove one reference of an identity that has several."""
+    name = identity_name(identity)
+    with open_context(load_settings(**given(**store)), existing=True) as context:
+        run(context.catalogue.delete_reference(collection_name(collection), name, reference_id))
+    click.echo(f"removed reference {reference_id} of {identity} from {collection}")
+
+
 @click.group()
 def collections() -> None:
-    """List, create and delete collections."""
+    """List, create, change, migrate and delete collections."""
 
 
 @collections.command("list")
@@ -141,14 +177,39 @@ def show_collection(name: str, **store: Any) -> None:  # noqa: ANN401
     print_json(answers.collection_view(found).model_dump(mode="json"))
 
 
+_POLICY: Final = (
+    click.option("--min-face-size", type=FiniteRange(0, 1e6), help="Floor at enrolment, pixels."),
+    click.option("--min-sharpness", type=FiniteRange(0, 1e6), help="Floor of sharpness at enrolment."),
+    click.option("--min-brightness", type=FiniteRange(0, 1), help="Floor of brightness at enrolment."),
+    click.option("--max-brightness", type=FiniteRange(0, 1), help="Ceiling of brightness at enrolment."),
+    click.option("--max-yaw", type=FiniteRange(0, 100), help="Ceiling of |quality.yaw| at enrolment."),
+    click.option(
+        "--max-references", type=click.IntRange(1, 64), help="Most references of one identity.  [default: 1]"
+    ),
+    click.option(
+        "--keep-images",
+        type=click.Choice(["none", "aligned"]),
+        help="Keep the aligned crop of each photo for a change of model.  [default: none]",
+    ),
+    click.option(
+        "--migrate-on-verify/--no-migrate-on-verify",
+        default=None,
+        help="In a change of model, take a photo that verifies as the missing reference.  [default: take it]",
+    ),
+)
+
+
+def policy_options(command: F) -> F:
+    """Add an option for each part of a collection's policy."""
+    for option in reversed(_POLICY):
+        command = option(command)
+    return command
+
+
 @collections.command("create")
 @click.argument("name")
 @click.option("--model", help="Model to bind it to.  [default: the first of VISAVIS_MODELS]")
-@click.option("--min-face-size", type=FiniteRange(0, 1e6), help="Floor at enrolment, pixels.")
-@click.option("--min-sharpness", type=FiniteRange(0, 1e6), help="Floor of quality.sharpness at enrolment.")
-@click.option("--min-brightness", type=FiniteRange(0, 1), help="Floor of quality.brightness at enrolment.")
-@click.option("--max-brightness", type=FiniteRange(0, 1), help="Ceiling of quality.brightness at enrolment.")
-@click.option("--max-yaw", type=FiniteRange(0, 100), help="Ceiling of |quality.yaw| at enrolment.")
+@policy_options
 @database_option
 @models_dir_option
 def create_collection(
@@ -156,15 +217,43 @@ def create_collection(
     model: str | None,
     database_url: str | None,
     models_dir: Path | None,
-    **policy: float | None,
+    **policy: Any,  # noqa: ANN401 - each part has its own type
 ) -> None:
-    """Create a collection, bound to one model for good."""
+    """Create a collection, bound to one model until it is migrated."""
     settings = load_settings(**given(database_url=database_url, models_dir=models_dir))
     with open_context(settings) as context:
         made = run(
-            context.catalogue.create_collection(collection_name(name), model, CollectionPolicy(**policy))
+            context.catalogue.create_collection(
+                collection_name(name), model, CollectionPolicy.model_validate(given(**policy))
+            )
         )
     click.echo(f"created {name}, model {made.collection.model_id}")
+
+
+@collections.command("change")
+@click.argument("name")
+@policy_options
+@database_option
+@models_dir_option
+def change_collection(
+    name: str,
+    database_url: str | None,
+    models_dir: Path | None,
+    **policy: Any,  # noqa: ANN401 - each part has its own type
+) -> None:
+    """Change parts of a collection's policy, for photos to come. Crops no longer kept are deleted."""
+    changes = given(**policy)
+    if not changes:
+        raise click.UsageError("give an option of the policy")
+    settings = load_settings(**given(database_url=database_url, models_dir=models_dir))
+    with open_context(settings, existing=True) as context:
+        found = run(context.catalogue.collection(collection_name(name))).collection
+        changed = CollectionPolicy.model_validate({**found.policy, **changes})
+        run(context.catalogue.change_policy(found.name, changed))
+    click.echo(f"changed {name}: {', '.join(f'{part} {value}' for part, value in changes.items())}")
+
+
+collections.add_command(migrate_collection)
 
 
 @collections.command("delete")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,9 +14,9 @@ from app.services.idempotency import Keep, keep_nothing, kept
 from app.services.models import Models
 from app.services.names import DEFAULT_COLLECTION
 from app.services.preconditions import ANY_STATE, AtLeast, Unchanged
-from app.storage import collections, identities
+from app.storage import collections, identities, kept_images
 from app.storage.database import Database, Session
-from app.storage.records import Collection, Identity
+from app.storage.records import Collection, Identity, Reference
 
 
 class CollectionPolicy(BaseModel):
@@ -58,6 +58,10 @@ class CollectionPolicy(BaseModel):
         ),
     ] = True
 
+    def stored(self) -> dict[str, Any]:
+        """Return what of it is not left to the service."""
+        return self.model_dump(exclude_defaults=True)
+
     def floor(self, default: QualityFloor) -> QualityFloor:
         """Return the floor in force."""
         own = self.model_dump(exclude_none=True, include=set(vars(default)))
@@ -70,6 +74,16 @@ class CollectionView:
 
     collection: Collection
     identities: int
+
+
+@dataclass(frozen=True)
+class ReferenceList:
+    """The references of an identity, and the collection, in one state of the store."""
+
+    collection: Collection
+    identity: str
+    identity_revision: int
+    references: list[Reference]
 
 
 @dataclass(frozen=True)
@@ -115,8 +129,17 @@ class Catalogue:
             ModelNotFoundError: The model is not served here.
         """
         model = self._models.get(model_id)
-        stored = policy.model_dump(exclude_none=True, exclude_defaults=True)
-        return await self._database.write(kept(_create, keep), name, model, stored)
+        return await self._database.write(kept(_create, keep), name, model, policy)
+
+    async def change_policy(
+        self, name: str, policy: CollectionPolicy, *, keep: Keep[CollectionView] = keep_nothing
+    ) -> CollectionView:
+        """Replace a collection's policy; crops that it no longer keeps are deleted.
+
+        Raises:
+            CollectionNotFoundError: There is none of that name.
+        """
+        return await self._database.write(kept(_change_policy, keep), name, policy)
 
     async def collection(self, name: str) -> CollectionView:
         """Return one collection.
@@ -198,9 +221,61 @@ class Catalogue:
         """
         await self._database.write(kept(_delete, keep), collection, name, unchanged)
 
+    async def references(self, collection: str, name: str, *, at_least: AtLeast = ANY_STATE) -> ReferenceList:
+        """Return an identity's references, oldest first.
 
-def _create(session: Session, name: str, model: Model, policy: dict[str, Any]) -> CollectionView:
-    return CollectionView(collections.add(session, name, model.model_id, model.digest, policy), 0)
+        Raises:
+            CollectionNotFoundError, IdentityNotFoundError: There is none of that name.
+            RevisionNotReachedError: The store is behind.
+        """
+        return await at_least.wait(lambda: self._searches.read(_references, collection, name, at_least))
+
+    async def delete_reference(
+        self,
+        collection: str,
+        name: str,
+        reference_id: str,
+        *,
+        unchanged: Unchanged | None = None,
+        keep: Keep[None] = keep_nothing,
+    ) -> None:
+        """Remove one reference of an identity, by every model; no later search compares with it.
+
+        Raises:
+            CollectionNotFoundError, IdentityNotFoundError, ReferenceNotFoundError: There is none such.
+            LastReferenceError: The identity has no other.
+            PreconditionFailedError: It is no longer what the removal is meant for.
+        """
+        await self._database.write(kept(_delete_reference, keep), collection, name, reference_id, unchanged)
+
+
+def _create(session: Session, name: str, model: Model, policy: CollectionPolicy) -> CollectionView:
+    return CollectionView(collections.add(session, name, model.model_id, model.digest, policy.stored()), 0)
+
+
+def _change_policy(session: Session, name: str, policy: CollectionPolicy) -> CollectionView:
+    collection = collections.hold(session, name)
+    collections.set_policy(session, collection, policy.stored())
+    if policy.keep_images == "none":
+        kept_images.remove_all(session, collection)
+    changed = replace(collection, policy=policy.stored())
+    return CollectionView(changed, collections.count_identities(session, collection.id))
+
+
+def _references(session: Session, collection: str, name: str, at_least: AtLeast) -> ReferenceList:
+    found = collections.get(session, collection)
+    at_least.check(collection, found.revision)
+    references = identities.references_of(session, found, name)
+    return ReferenceList(found, name, identities.get(session, found, name).revision, references)
+
+
+def _delete_reference(
+    session: Session, collection: str, name: str, reference_id: str, unchanged: Unchanged | None
+) -> None:
+    found = collections.get(session, collection)
+    found = collections.advance(session, found)
+    _expect(session, found, name, unchanged)
+    identities.remove_reference(session, found, found.revision, name, reference_id)
 
 
 def _view(session: Session, name: str) -> CollectionView:

@@ -265,6 +265,7 @@ def _drop_templates(session: Session, name: str, after: int) -> int | None:
     collection = collections.hold(session, name)
     if collection.migration != "finishing":
         return None  # another has finished it
+    collection = collections.advance(session, collection)
     return model_migration.drop_templates(session, collection, but=collection.model_digest, after=after)
 
 

@@ -83,6 +83,16 @@ def remove(session: Session, name: str) -> None:
         raise CollectionNotFoundError(name)
 
 
+def set_policy(session: Session, collection: Collection, policy: dict[str, Any]) -> None:
+    """Replace a collection's policy; its revision stays, because what is enrolled stays."""
+    session.execute(
+        update(CollectionRow)
+        .where(CollectionRow.id == collection.id)
+        .values(policy=policy)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def hold(session: Session, name: str) -> Collection:
     """Return a collection that nobody else changes until the transaction ends.
 

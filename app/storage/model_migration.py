@@ -241,7 +241,10 @@ def add_seconds(
 
 
 def drop_templates(session: Session, collection: Collection, *, but: str, after: int) -> int | None:
-    """Delete the templates of some identities by every model but one.
+    """Delete the templates of some identities by every model but one. The caller holds the collection.
+
+    Its revision becomes that of the identities: a gallery in memory of the model that is left would otherwise
+    have them still, should the collection come back to that model.
 
     Returns:
         The last identity that was looked at; None at the end.
@@ -256,9 +259,19 @@ def drop_templates(session: Session, collection: Collection, *, but: str, after:
     )
     if not ids:
         return None
-    session.execute(
-        delete(ReferenceRow).where(ReferenceRow.identity_id.in_(ids), ReferenceRow.model_digest != but)
+    gone = session.scalars(
+        delete(ReferenceRow)
+        .where(ReferenceRow.identity_id.in_(ids), ReferenceRow.model_digest != but)
+        .returning(ReferenceRow.identity_id)
+        .execution_options(synchronize_session=False)
     )
+    session.execute(
+        update(IdentityRow)
+        .where(IdentityRow.id.in_(set(gone)))
+        .values(revision=collection.revision)
+        .execution_options(synchronize_session=False)
+    )
+    vectors.follow(session, collection, collection.revision)
     return ids[-1]
 
 
