@@ -110,8 +110,9 @@ class Idempotency:
         return made[-1], False
 
     def prune_now(self) -> None:
-        """Remove answers that are too old, on this thread."""
-        self._database.write_now(idempotency.prune, before=self._since())
+        """Remove all answers that are too old, on this thread."""
+        while self._database.write_now(idempotency.prune, before=self._since()):
+            pass
 
     async def _find(self, request: RepeatableRequest) -> Answer | None:
         found = await self._database.read(idempotency.find, request.caller, request.key, since=self._since())

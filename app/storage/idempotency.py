@@ -67,8 +67,8 @@ def add(session: Session, caller: str, key: str, kept: Kept, *, since: datetime)
     return True
 
 
-def prune(session: Session, *, before: datetime) -> None:
-    """Remove some of the answers that are older, those that nobody else is removing."""
+def prune(session: Session, *, before: datetime) -> bool:
+    """Remove some of the answers that are older; returns False when nobody else left any."""
     oldest = session.execute(
         select(IdempotencyKeyRow.caller, IdempotencyKeyRow.key)
         .where(IdempotencyKeyRow.created_at < before)
@@ -83,3 +83,4 @@ def prune(session: Session, *, before: datetime) -> None:
             .where(which.in_([tuple(row) for row in oldest]))
             .execution_options(synchronize_session=False)
         )
+    return bool(oldest)
