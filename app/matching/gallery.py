@@ -13,7 +13,7 @@ and the distances are those of a full float64 scan.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,7 +29,7 @@ logger = logging.getLogger("visavis.matching")
 Keys = NDArray[np.int64]
 Rows = NDArray[np.float32]
 
-PART: Final = 65_536
+PART: Final = 32_768
 """Rows that are quantised together. A gallery with fewer is scanned as it is."""
 BLOCK: Final = 8_192
 """Rows scanned at once, so that what is computed of them stays in the processor's cache."""
@@ -59,14 +59,35 @@ class State:
     Attributes:
         keys: int64[n], -1 where a row is free.
         rows: float32[m, D] with m >= n, what is beyond n is room.
-        parts: For each part its quantised bytes uint8[...], levels float32[D, 16], error, outliers int64[m].
+        parts: For each part its quantised bytes uint8[...], levels float32[D, 16] and errors float32[m].
         measured: bool[n], quantised rows that every search must measure.
     """
 
     keys: Keys
     rows: Rows
-    parts: tuple[tuple[NDArray[np.uint8], Rows, float, Keys], ...]
+    parts: tuple[tuple[NDArray[np.uint8], Rows, Rows], ...]
     measured: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What a part answers to Q probes.
+
+    Attributes:
+        places: int64[Q, R], rows.
+        most: float32[Q, R], the most that their cosines can be.
+        others: float64[Q], the most that the cosines of all other rows can be.
+        complete: Whether there are no other rows.
+    """
+
+    places: NDArray[np.int64]
+    most: Rows
+    others: NDArray[np.float64]
+    complete: bool
+
+    def of(self, q: int) -> tuple[NDArray[np.int64], Rows, float]:
+        """Return what concerns one probe."""
+        return self.places[q], self.most[q], -np.inf if self.complete else float(self.others[q])
 
 
 class Gallery:
@@ -94,7 +115,7 @@ class Gallery:
         self._several: dict[int, int] = {}
         self._highest = -1
         self._parts: list[Quantised] = []
-        self._depths: list[int] = []
+        self._depth = min(DEPTH, part)
         self._touched: set[int] = set()
         self.written: set[int] | None = None
         """Places of rows written since somebody put an empty set here, while the matrix is being copied."""
@@ -260,7 +281,7 @@ class Gallery:
         self._rows, self._norms, self._keys = self._rows[kept], self._norms[kept], self._keys[kept]
         self._measured = np.zeros(len(kept), np.bool_)
         self._size, self._free = len(kept), []
-        self._parts, self._depths = [], []
+        self._parts = []
         self._touched.clear()
 
     def _quantise(self, number: int) -> None:
@@ -274,7 +295,7 @@ class Gallery:
             made = quantise(self._rows[span])
         except (EngineError, ImportError) as error:
             logger.warning("the gallery is searched by plain scans: %s", error)
-            self._plain, self._parts, self._depths = True, [], []
+            self._plain, self._parts = True, []
             self._measured[:] = False
             return
         self._measured[span] = False
@@ -283,7 +304,6 @@ class Gallery:
             self._parts[number] = made
         else:
             self._parts.append(made)
-            self._depths.append(min(DEPTH, self._part))
 
     # --- search
 
@@ -352,91 +372,85 @@ class Gallery:
             usable = self._keys[: self._size] != NOBODY
             return self._scan(self._rows[: self._size], self._norms[: self._size], probes, k, usable)
         turned = np.ascontiguousarray((probes / lengths[:, None]) @ rotation(probes.shape[1]), np.float32)
-        slack = np.stack([part.slack(turned) for part in self._parts]) + UNIT
-        found = self._asked(turned, range(len(self._parts)), self._depths)
+        found = self._asked(turned, range(len(self._parts)), self._depth)
         # What has no copy, or one that cannot be trusted, is scanned.
-        rest = np.concatenate(
-            [
-                np.flatnonzero(self._measured[: self._quantised]),
-                self._quantised + np.flatnonzero(self._keys[self._quantised : self._size] != NOBODY),
-            ]
-        )
-        scanned = self._scan(self._rows[rest], self._norms[rest], probes, k) if rest.size else None
+        measured = np.flatnonzero(self._measured[: self._quantised])
+        of_measured = self._scan(self._rows[measured], self._norms[measured], probes, k)
+        tail = slice(self._quantised, self._size)
+        of_tail = self._scan(self._rows[tail], self._norms[tail], probes, k, self._keys[tail] != NOBODY)
         results = []
         for q, probe in enumerate(probes):
-            known = rest[scanned[q]] if scanned is not None else rest
-            results.append(
-                self._proven(probe, turned[q : q + 1], lengths[q], slack[:, q], k, known, found, q)
-            )
+            known = np.concatenate([measured[of_measured[q]], self._quantised + of_tail[q]])
+            answers = [each.of(q) for each in found]
+            results.append(self._proven(probe, turned[q : q + 1], float(lengths[q]), k, known, answers))
         return results
 
-    def _asked(
-        self, turned: Rows, parts: Iterable[int], depths: Sequence[int]
-    ) -> dict[int, tuple[NDArray[np.int64], Rows, bool]]:
-        """Return for each part the places and estimated cosines [Q, R], and whether those are all it has."""
+    def _asked(self, turned: Rows, parts: Iterable[int], depth: int) -> list[_Answers]:
+        """Return what parts answer to probes."""
 
-        def one(number: int) -> tuple[int, tuple[NDArray[np.int64], Rows, bool]]:
-            found = self._parts[number].estimate(turned, depths[number])
-            return number, (found.rows + number * self._part, found.cosines, found.complete)
+        def one(number: int) -> _Answers:
+            part = self._parts[number]
+            found = part.estimate(turned, depth)
+            errors = part.errors[found.rows] + part.estimate_error(turned)[:, None] + UNIT
+            return _Answers(
+                found.rows + number * self._part,
+                found.cosines + errors.astype(np.float32),
+                found.cosines[:, -1] + part.slack(turned) + UNIT,
+                complete=found.complete,
+            )
 
         each: Callable[..., Any] = map if self._pool is None else self._pool.map
-        return dict(each(one, parts))
+        return list(each(one, parts))
 
     def _proven(
         self,
         probe: Rows,
         turned: Rows,
         length: float,
-        slack: NDArray[np.float64],
         k: int,
         known: NDArray[np.intp],
-        found: dict[int, tuple[NDArray[np.int64], Rows, bool]],
-        q: int,
+        answers: list[tuple[NDArray[np.int64], Rows, float]],
     ) -> NDArray[np.intp]:
-        """Return all rows that may be among the ``k`` nearest of one probe; asks deeper where it must."""
-        numbers = list(found)
-        answers = {number: (found[number][0][q], found[number][1][q], found[number][2]) for number in numbers}
-        places = np.concatenate([known, *(self._usable(*answers[n][:2])[0] for n in numbers)])
-        estimates = np.concatenate(
-            [np.full(known.size, 2.0), *(self._usable(*answers[n][:2])[1] for n in numbers)]
-        )
+        """Return all rows that may be among the ``k`` nearest of one probe; asks deeper where it must.
+
+        Args:
+            probe: float32[D].
+            turned: float32[1, D], its direction, turned.
+            length: Its norm.
+            k: How many.
+            known: Rows to measure anyway.
+            answers: Of each part: rows, the most that their cosines can be, and the most that those of all
+                its other rows can be.
+        """
+        places = np.concatenate([own for own, _, _ in answers])
+        most = np.concatenate([own for _, own, _ in answers])
+        usable = (self._keys[places] != NOBODY) & ~self._measured[places]
+        places, most = places[usable], most[usable]
         # The k-th nearest of a few good candidates is no nearer than the k-th nearest of all.
-        few = known.size + 2 * k + 32
-        first = places[np.argpartition(-estimates, few)[:few]] if few < places.size else places
-        least = self._least_cosine(probe, length, first, k)
-        # A part whose weakest answer could still be among the nearest has more of them.
-        deeper = {n: self._depths[n] for n in numbers}
-        while True:
-            short = [
-                n
-                for n in numbers
-                if not answers[n][2] and answers[n][1].size and answers[n][1][-1] >= least - slack[n]
-            ]
-            if not short:
-                break
-            for n in short:
-                deeper[n] = min(4 * deeper[n], self._part)
-            again = self._asked(turned, short, [deeper.get(n, 0) for n in range(len(self._parts))])
-            answers |= {n: (again[n][0][0], again[n][1][0], again[n][2]) for n in short}
-        kept = [known]
-        for n in numbers:
-            usable, cosines = self._usable(*answers[n][:2])
-            near = usable[cosines >= least - slack[n]]
-            self._depths[n] = self._next_depth(n, near.size)
-            kept.append(near)
+        few = min(2 * k + 32, places.size)
+        first = places if few == places.size else places[np.argpartition(-most, few)[:few]]
+        least = self._least_cosine(probe, length, np.concatenate([known, first]), k)
+        depth = self._depth
+        short = [number for number, (_, _, others) in enumerate(answers) if others >= least]
+        kept = [known, places[most >= least]]
+        needed = kept[1].size // len(answers)
+        while short:
+            # The weakest answer of these parts could still be among the nearest, so there may be more.
+            depth = min(4 * depth, self._part)
+            again = [each.of(0) for each in self._asked(turned, short, depth)]
+            for own, cosines, _ in again:
+                near = own[cosines >= least]
+                kept.append(near[(self._keys[near] != NOBODY) & ~self._measured[near]])
+                needed = max(needed, near.size)
+            short = [number for number, (_, _, others) in zip(short, again, strict=True) if others >= least]
+        # Half as much again as lately was needed: asking one part in two anew costs more than asking all for
+        # a few more.
+        self._depth = max(DEPTH, round(0.9 * self._depth + 0.1 * min(1.5 * needed + 32, self._part)))
         candidates = np.concatenate(kept)
+        if len(kept) > 2:  # parts that were asked twice named some rows twice
+            candidates = np.unique(candidates)
         within = self._scan(self._rows[candidates], self._norms[candidates], probe[None, :], k)[0]
         return candidates[within]
-
-    def _usable(self, places: NDArray[np.int64], cosines: Rows) -> tuple[NDArray[np.int64], Rows]:
-        """Leave out rows that are free, and those that are measured anyway."""
-        kept = (self._keys[places] != NOBODY) & ~self._measured[places]
-        return places[kept], cosines[kept]
-
-    def _next_depth(self, number: int, used: int) -> int:
-        """Return how many candidates to ask a part for next: what lately was enough, and a little more."""
-        wanted = min(max(DEPTH, 2 * used), self._part)
-        return max(wanted, self._depths[number] - self._depths[number] // 8)
 
     def _least_cosine(self, probe: Rows, length: float, places: NDArray[np.intp], k: int) -> float:
         """Return a cosine that each of the ``k`` nearest rows reaches."""
@@ -509,7 +523,7 @@ class Gallery:
         return State(
             self._keys[: self._size].copy(),
             self._rows[: self._size],
-            tuple((part.to_bytes(), part.levels, part.error, part.outliers) for part in self._parts),
+            tuple((part.to_bytes(), part.levels, part.errors) for part in self._parts),
             self._measured[: self._size].copy(),
         )
 
@@ -539,5 +553,4 @@ class Gallery:
         self._free = np.flatnonzero(state.keys == NOBODY).tolist()
         self._count_keys()
         self._parts = [Quantised.from_bytes(*each) for each in state.parts]
-        self._depths = [min(DEPTH, self._part)] * len(state.parts)
         self._tidy()

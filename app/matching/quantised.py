@@ -29,6 +29,11 @@ from numpy.typing import NDArray
 LEVELS: Final = 16
 REACH: Final = 3.4
 """Standard deviations of a component that the levels span to either side; what lies beyond is cut off."""
+BEND: Final = 2.0
+"""How much closer the levels lie in the midst than at the ends. This and the reach give unit vectors of
+random directions the smallest error that all but the outliers keep to."""
+STEPS: Final = 64
+"""Steps in a standard deviation to which a component is rounded to find its level."""
 OUTLIERS: Final = 0.005
 """Share of rows with the largest errors that are outliers, so that they do not loosen the bound of all."""
 ROUNDING: Final = 1e-5
@@ -61,16 +66,17 @@ class Quantised:
         self,
         index: Any,  # noqa: ANN401 - faiss has no types
         levels: NDArray[np.float32],
-        error: float,
-        outliers: NDArray[np.int64],
+        errors: NDArray[np.float32],
     ) -> None:
         self._index = index
         self._spread = levels.max(axis=1) - levels.min(axis=1)
         self.levels = levels
-        self.error = error
-        """Largest ``|x - y|`` of a row that is no outlier."""
-        self.outliers = outliers
-        """int64, rows whose error is larger."""
+        self.errors = errors
+        """float32[n], the ``|x - y|`` of each row."""
+        self.error = float(np.quantile(errors, 1.0 - OUTLIERS, method="inverted_cdf"))
+        """The largest of a row that is no outlier."""
+        self.outliers = np.flatnonzero(errors > self.error)
+        """int64, the rows with a larger one."""
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -103,7 +109,7 @@ class Quantised:
         Returns:
             float64[Q].
         """
-        return self.error + self.estimate_error(probes) + ROUNDING
+        return self.error + self.estimate_error(probes)
 
     def estimate_error(self, probes: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return how far an estimate can lie from the cosine with the quantised row, float64[Q].
@@ -131,14 +137,14 @@ class Quantised:
 
     @classmethod
     def from_bytes(
-        cls, data: NDArray[np.uint8], levels: NDArray[np.float32], error: float, outliers: NDArray[np.int64]
+        cls, data: NDArray[np.uint8], levels: NDArray[np.float32], errors: NDArray[np.float32]
     ) -> Quantised:
         """Return what ``to_bytes`` was called on.
 
         Raises:
             EngineError: The engine does not keep to its bound with them.
         """
-        made = cls(engine().deserialize_index(data), levels, error, outliers)
+        made = cls(engine().deserialize_index(data), levels, errors)
         made.require_bound()
         return made
 
@@ -175,22 +181,21 @@ def quantise(rows: NDArray[np.float32]) -> Quantised:
     faiss = engine()
     count, dimensions = rows.shape
     turned = rows @ rotation(dimensions)
-    centre = turned.mean(axis=0)
-    step = np.maximum(turned.std(axis=0), 1e-6) * np.float32(2 * REACH / LEVELS)
-    levels = (
-        centre[:, None] + (np.arange(LEVELS, dtype=np.float32) - (LEVELS - 1) / 2) * step[:, None]
-    ).astype(np.float32)
-    codes = np.clip(np.rint((turned - levels[:, 0]) / step), 0, LEVELS - 1).astype(np.uint8)
+    centre, deviation = turned.mean(axis=0), np.maximum(turned.std(axis=0), 1e-6)
+    bent = REACH * np.sinh(BEND * np.linspace(-1, 1, LEVELS)) / np.sinh(BEND)
+    levels = (centre[:, None] + deviation[:, None] * bent).astype(np.float32)
+    ends = int(REACH * STEPS)
+    nearest = np.abs(np.arange(-ends, ends + 1)[:, None] / STEPS - bent).argmin(axis=1).astype(np.uint8)
+    steps = np.rint((turned - centre) * (STEPS / deviation)).clip(-ends, ends).astype(np.int16)
+    codes = nearest[steps + ends]
     errors = np.linalg.norm(turned - np.take_along_axis(levels.T, codes, axis=0), axis=1)
-    most = float(np.quantile(errors, 1.0 - OUTLIERS))
-    outliers = np.flatnonzero(errors > most)
     flat = faiss.IndexPQ(dimensions, dimensions, 4, faiss.METRIC_INNER_PRODUCT)
     faiss.copy_array_to_vector(levels.ravel(), flat.pq.centroids)
     flat.is_trained, flat.ntotal = True, count
     if dimensions % 2:
         codes = np.concatenate([codes, np.zeros((count, 1), np.uint8)], axis=1)
     faiss.copy_array_to_vector((codes[:, 0::2] | codes[:, 1::2] << 4).ravel(), flat.codes)
-    made = Quantised(faiss.IndexPQFastScan(flat), levels, most + ROUNDING, outliers)
+    made = Quantised(faiss.IndexPQFastScan(flat), levels, (errors + ROUNDING).astype(np.float32))
     made.require_bound()
     return made
 

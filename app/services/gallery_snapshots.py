@@ -125,8 +125,8 @@ class Snapshots:
                 keys=rest["keys"],
                 rows=np.asarray(rows),
                 parts=tuple(
-                    (rest[f"codes_{n}"], rest[f"levels_{n}"], error, rest[f"outliers_{n}"])
-                    for n, error in enumerate(about["errors"])
+                    (rest[f"codes_{n}"], rest[f"levels_{n}"], rest[f"errors_{n}"])
+                    for n in range(about["parts"])
                 ),
                 measured=rest["measured"],
             )
@@ -232,8 +232,8 @@ def _write(held: Held, rows_file: Path, rest_file: Path) -> dict[str, Any] | Non
     finally:
         gallery.written = None
     rest: dict[str, Any] = {"keys": state.keys, "measured": state.measured}
-    for number, (codes, levels, _, outliers) in enumerate(state.parts):
-        rest |= {f"codes_{number}": codes, f"levels_{number}": levels, f"outliers_{number}": outliers}
+    for number, (codes, levels, errors) in enumerate(state.parts):
+        rest |= {f"codes_{number}": codes, f"levels_{number}": levels, f"errors_{number}": errors}
     with _private(rest_file).open("r+b") as file:
         np.savez(file, allow_pickle=False, **rest)
         file.flush()
@@ -246,7 +246,7 @@ def _write(held: Held, rows_file: Path, rest_file: Path) -> dict[str, Any] | Non
         "part": PART,
         "size": size,
         "room": room,
-        "errors": [error for _, _, error, _ in state.parts],
+        "parts": len(state.parts),
         "rows_sha256": [
             _digest(rows[start : min(start + ROWS_AT_ONCE, size)]) for start in range(0, size, ROWS_AT_ONCE)
         ],
