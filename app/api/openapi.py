@@ -51,7 +51,7 @@ def _links(operations: tuple[str, ...], **parameters: str) -> dict[str, Any]:
     }
 
 
-WRITE_ERRORS = ("idempotency_key_reused",)
+WRITE_ERRORS = ("idempotency_key_reused", "outcome_unknown")
 ETAG: dict[str, Any] = {
     "headers": {
         "ETag": {

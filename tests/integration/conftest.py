@@ -14,6 +14,7 @@ from sqlalchemy import text
 from app.storage import migrate
 from app.storage.database import Database
 from tests.support.postgres import create_database, postgres_server, url_of
+from tests.support.vectors import write_vector_bundle
 
 _numbers = itertools.count()
 
@@ -25,6 +26,14 @@ def postgres() -> Iterator[Any]:
         with closing(Database(create_database(server, "current"), timeout_s=5, pool_size=1)) as database:
             migrate.upgrade(database)
         yield server
+
+
+@pytest.fixture(scope="session")
+def vector_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the small bundle ``vectors``."""
+    folder = tmp_path_factory.mktemp("vectors")
+    write_vector_bundle(folder)
+    return folder
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -9,14 +9,6 @@ import pytest
 
 from tests.support.history import Change, History, Read, State, check
 from tests.support.traffic import Traffic, services
-from tests.support.vectors import write_vector_bundle
-
-
-@pytest.fixture(scope="module")
-def vector_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_vector_bundle(folder)
-    return folder
 
 
 def test_four_services_under_random_clients_agree_with_what_was_acknowledged(

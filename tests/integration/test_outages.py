@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,15 +12,16 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from app.context import open_context
 from app.errors import StartupError
 from app.storage import migrate
 from app.storage.database import Database
 from tests.support.images import angle_png
-from tests.support.postgres import create_database, postgres_server
+from tests.support.postgres import crash, create_database, postgres_server, restart
 from tests.support.service import serving, settings_for
+from tests.support.traffic import Traffic, services
 
 
 @pytest.fixture
@@ -39,8 +42,19 @@ def locked(url: str) -> Iterator[None]:
         yield
 
 
-def enrol(service: TestClient, name: str = "ada") -> Any:
-    return service.post("/enroll", data={"identity": name}, files={"image": angle_png(0)})
+@contextmanager
+def migrated_postgresql() -> Iterator[tuple[Any, str]]:
+    """A server of the test's own, and the URL of a store on it."""
+    with postgres_server() as server:
+        url = create_database(server, "visavis")
+        with closing(Database(url, timeout_s=5, pool_size=1)) as database:
+            migrate.upgrade(database)
+        yield server, url
+
+
+def enrol(service: TestClient, name: str = "ada", headers: dict[str, str] | None = None) -> Any:
+    files = {"image": angle_png(0)}
+    return service.post("/enroll", data={"identity": name}, files=files, headers=headers)
 
 
 @pytest.mark.parametrize(
@@ -90,10 +104,7 @@ def test_start_on_a_locked_store_says_that_it_is_locked(tmp_path: Path, angle_mo
 
 
 def test_service_recovers_when_postgresql_comes_back(tmp_path: Path, angle_models: Path) -> None:
-    with postgres_server() as server:
-        url = create_database(server, "visavis")
-        with closing(Database(url, timeout_s=5, pool_size=1)) as database:
-            migrate.upgrade(database)
+    with migrated_postgresql() as (server, url):
         settings = settings_for(tmp_path, angle_models, ("angles",), database_url=url, database_timeout_s=2)
         with serving(settings) as service:
             assert enrol(service).status_code == 201
@@ -113,6 +124,58 @@ def test_service_recovers_when_postgresql_comes_back(tmp_path: Path, angle_model
             assert enrol(service, "grace").status_code == 201
             found = service.post("/identify", files={"image": angle_png(0)}).json()
             assert {candidate["identity"] for candidate in found["candidates"]} == {"ada", "grace"}
+
+
+def test_postgresql_killed_under_two_services_loses_nothing_acknowledged_and_both_recover(
+    tmp_path: Path, vector_models: Path
+) -> None:
+    with migrated_postgresql() as (server, url), services(tmp_path, vector_models, url, 2) as targets:
+        traffic = Traffic(targets, seed=5, outages=True)
+
+        def disturb() -> None:
+            for number, how in enumerate((signal.SIGKILL, signal.SIGQUIT), 1):
+                while traffic.done < 300 * number:
+                    time.sleep(0.01)
+                crash(server, how)
+                time.sleep(0.3)
+                restart(server)
+
+        traffic.run(900, disturb=disturb)
+        assert traffic.faults() == []
+        report = traffic.report()
+        assert report["refused"]["busy"] > 0
+        assert set(report["refused"]) <= {"busy", "outcome_unknown"}
+        assert all(target.server.process.poll() is None for target in targets)
+
+
+def test_enrolment_whose_commit_was_cut_off_is_unknown_and_its_key_tells(
+    postgres: Any, tmp_path: Path, angle_models: Path
+) -> None:
+    url = create_database(postgres, "unknown_outcome", "current")
+    settings = settings_for(tmp_path, angle_models, ("angles",), database_url=url)
+    with serving(settings) as service:
+        engine = service.app.state.context.database.engine  # type: ignore[attr-defined]
+        cut: list[str] = []
+
+        def commit_and_hang_up(connection: Any) -> None:
+            if cut and connection.get_execution_options().get("visavis_write"):
+                driver = connection.connection.driver_connection
+                driver.execute("COMMIT")
+                driver.close()
+                cut.pop()
+
+        event.listen(engine, "commit", commit_and_hang_up)
+        cut.append("now")
+        answer = enrol(service)
+        assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert service.get("/identities/ada").status_code == 200
+        cut.append("now")
+        for _ in range(2):
+            answer = enrol(service, "grace", {"Idempotency-Key": "k-1"})
+            assert answer.status_code == 201
+            assert answer.headers["idempotent-replayed"] == "true"
+        assert cut == []
 
 
 def test_store_taken_away_under_a_running_service_is_not_ready(

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, make_url
+from sqlalchemy.exc import OperationalError
 
 
 @contextmanager
@@ -65,27 +66,23 @@ def crash(server: Any, how: signal.Signals = signal.SIGKILL) -> None:
     pid = server.get_pid()
     os.kill(pid, how)
     deadline = time.monotonic() + 10
-    while _runs(pid) and time.monotonic() < deadline:
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
 def restart(server: Any, limit_s: float = 60) -> None:
     """Start a server that has ended, and return when it answers."""
     deadline = time.monotonic() + limit_s
+    engine = create_engine(url_of(server))
     while True:
         try:
             server.ensure_postgres_running()
-        except (subprocess.SubprocessError, AssertionError):
+            with engine.connect():
+                return
+        except (subprocess.SubprocessError, AssertionError, OperationalError):
             # Processes of the one that was killed may still hold its memory.
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.2)
-        else:
-            return
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    except OSError:
-        return False
+            time.sleep(0.1)
+        finally:
+            engine.dispose()
