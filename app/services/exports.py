@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,11 +104,11 @@ def _export(
         raise _wrong(f"{out} cannot be written ({error.strerror})") from error
     try:
         with os.fdopen(number, "w+b") as file, progress(references) as advance:
-            writer = open_writer(out, file, contract, references)
-            for page in bulk.pages(session, collection, IDENTITIES_OF_A_PAGE):
-                writer.write(page)
-                advance(len(page))
-            writer.finish()
+            with closing(open_writer(out, file, contract, references)) as writer:
+                for page in bulk.pages(session, collection, IDENTITIES_OF_A_PAGE):
+                    writer.write(page)
+                    advance(len(page))
+                writer.finish()
             file.flush()
             os.fsync(file.fileno())
         Path(partial).replace(out)

@@ -724,9 +724,8 @@ def test_collection_that_keeps_several_takes_so_many_photos(
     assert {name: len(rows) for name, rows in stored(database).items()} == {"ada": 2, "bob": 2}
 
     def crops(session: Any) -> int:
-        return session.scalar(
-            text("SELECT count(*) FROM kept_images k JOIN reference_templates r ON r.id = k.sample_id")
-        )
+        joined = "SELECT count(*) FROM kept_images k JOIN reference_templates r ON r.id = k.sample_id"
+        return int(session.scalar(text(joined)))
 
     assert database.read_now(crops) == 4
     again, _ = imported(database, models, tmp_path / "photos", again=True, on_duplicate="replace")

@@ -33,7 +33,8 @@ def contract_of(model: Model, **changes: object) -> dict[str, Any]:
 def unit_vectors(count: int, dimensions: int, seed: int = 0) -> NDArray[np.float32]:
     """Draw float32[N, D] of norm 1."""
     rows = np.random.default_rng(seed).standard_normal((count, dimensions))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    unit: NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 def rows_of(vectors: NDArray[np.float32], *, prefix: str = "p") -> list[dict[str, Any]]:
@@ -73,7 +74,7 @@ def write_npz(path: Path, rows: Sequence[Row], contract: Mapping[str, Any] | Non
     }
     if contract is not None:
         arrays["contract"] = np.array(json.dumps(contract))
-    np.savez(path, **arrays)
+    np.savez(path, allow_pickle=False, **arrays)
     return path
 
 

@@ -134,8 +134,11 @@ def embedding_of(value: object, dimensions: int) -> NDArray[np.float32]:
             raise ValueError(f"the embedding has {len(data)} bytes, which are no float32 numbers")
         row = np.frombuffer(data, "<f4").astype(np.float32)
     elif isinstance(value, list) and all(type(number) in {int, float} for number in value):
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as that
-            row = np.array(value, np.float64).astype(np.float32)
+        try:
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as that
+                row = np.array(value, np.float64).astype(np.float32)
+        except OverflowError:
+            raise ValueError("the embedding is not finite") from None
     else:
         raise ValueError("the embedding is neither a list of numbers nor base64")
     if row.size != dimensions:

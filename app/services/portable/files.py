@@ -25,6 +25,9 @@ class Writer(Protocol):
     def finish(self) -> None:
         """Write what comes last; the file stays open."""
 
+    def close(self) -> None:
+        """Let go of the file, also of one that was not finished and is of no use."""
+
 
 def open_source(path: Path) -> Source:
     """Open a file of embeddings.

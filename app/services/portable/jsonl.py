@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
+from app.errors import InvalidRequestError
 from app.services.portable.contract import (
     CONTRACT_KEY,
     JSON_COLUMNS,
@@ -41,7 +42,11 @@ class JsonLines:
         first = next(lines, b"")
         self._headers = 0
         if CONTRACT_KEY.encode() in first and CONTRACT_KEY in _object(first):
-            self.contract = parse_contract(first)
+            try:
+                self.contract = parse_contract(first)
+            except InvalidRequestError:
+                self.close()
+                raise
             self._headers = 1
         self.rows = bool(first) - self._headers + sum(1 for _ in lines)
 
@@ -88,6 +93,9 @@ class JsonLinesWriter:
 
     def finish(self) -> None:
         """Nothing is left to write."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final
 
@@ -42,11 +43,12 @@ class NpzFile:
         Raises:
             InvalidRequestError: It is no npz file, or lacks an array, or the arrays do not fit together.
         """
+        self._file = path.open("rb")
         try:
-            self._archive = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
-            refuse_source(f"{path.name} cannot be read as npz ({error})")
-        try:
+            try:
+                self._archive = zipfile.ZipFile(self._file)
+            except (OSError, zipfile.BadZipFile) as error:
+                refuse_source(f"{path.name} cannot be read as npz ({error})")
             self._names = {name.removesuffix(".npy") for name in self._archive.namelist()}
             missing = [name for name in ("identity", "embedding") if name not in self._names]
             if missing:
@@ -62,7 +64,7 @@ class NpzFile:
                 refuse_source(f"{path.name}: embedding [N, D] and N of each other are wanted, not {shapes}")
             self.rows = int(lengths.pop())
         except BaseException:
-            self._archive.close()
+            self.close()
             raise
 
     def read(self, start: int, size: int, dimensions: int) -> Iterator[Rows]:
@@ -87,7 +89,7 @@ class NpzFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._archive.close()
+        self._file.close()
 
     def _contract(self) -> Contract | None:
         if "contract" not in self._names:
@@ -184,30 +186,41 @@ class NpzWriter:
                     member.write(np.array(texts, dtype).tobytes())
         self._archive.close()
 
+    def close(self) -> None:
+        """Let go of the file. The archive would write to it when it is collected, if it were not closed."""
+        with suppress(OSError, ValueError):
+            self._member.close()
+        with suppress(OSError, ValueError):
+            self._archive.close()
+        for waiting in self._waiting.values():
+            waiting.close()
+
 
 class _Waiting:
     """Texts in a file of their own, until they are written."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed when taken
+        self._file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - see close
         self.longest = 1
 
     def add(self, text: str) -> None:
         self.longest = max(self.longest, len(text))
         self._file.write(json.dumps(text) + "\n")
 
+    def close(self) -> None:
+        self._file.close()
+
     def taken(self, size: int) -> Iterator[list[str]]:
         size = min(size, _ROWS_WRITTEN_AT_ONCE)
-        with self._file as file:
-            file.seek(0)
-            texts = []
-            for line in file:
-                texts.append(json.loads(line))
-                if len(texts) == size:
-                    yield texts
-                    texts = []
-            if texts:
+        self._file.seek(0)
+        texts = []
+        for line in self._file:
+            texts.append(json.loads(line))
+            if len(texts) == size:
                 yield texts
+                texts = []
+        if texts:
+            yield texts
 
 
 def _write_header(member: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

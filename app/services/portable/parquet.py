@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -42,13 +43,16 @@ class ParquetFile:
         except self._errors as error:
             refuse_source(f"{path.name} cannot be read as Parquet ({error})")
         schema = self._file.schema_arrow
-        missing = [name for name in ("identity", "embedding") if name not in schema.names]
-        if missing:
-            self.close()
-            refuse_source(f"{path.name} has no column {missing[0]!r}; identity and embedding are wanted")
         self._columns = [name for name in ("identity", "embedding", *_READ) if name in schema.names]
         stored = (schema.metadata or {}).get(CONTRACT_KEY.encode())
-        self.contract: Contract | None = None if stored is None else parse_contract(stored)
+        try:
+            missing = [name for name in ("identity", "embedding") if name not in schema.names]
+            if missing:
+                refuse_source(f"{path.name} has no column {missing[0]!r}; identity and embedding are wanted")
+            self.contract: Contract | None = None if stored is None else parse_contract(stored)
+        except InvalidRequestError:
+            self.close()
+            raise
         self.rows = int(self._file.metadata.num_rows)
 
     def read(self, start: int, size: int, dimensions: int) -> Iterator[Rows]:
@@ -120,6 +124,11 @@ class ParquetWriter:
     def finish(self) -> None:
         """Write the file's directory."""
         self._writer.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with suppress(OSError):  # of one that was not finished
+            self._writer.close()
 
 
 def _rows(start: int, batch: Any, dimensions: int) -> Rows:  # noqa: ANN401 - pyarrow.RecordBatch
