@@ -21,6 +21,7 @@ from sqlalchemy import make_url
 
 from app.cli import visavis
 from app.settings import PREFIX, Settings, load_settings
+from tests.support.proxy import caddy
 from tests.support.service import serving, settings_for
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +55,21 @@ def health_check() -> list[str]:
     (line,) = final_stage("HEALTHCHECK")
     words: list[str] = json.loads(line[line.index("[") :])
     return words
+
+
+def proxy_settings() -> dict[str, Any]:
+    """Return the proxy's only server, as the proxy itself understands its file."""
+    command = [caddy(), "adapt", "--config", str(ROOT / "deploy/Caddyfile"), "--adapter", "caddyfile"]
+    adapted = subprocess.run(command, check=True, capture_output=True, timeout=30)
+    (server,) = json.loads(adapted.stdout)["apps"]["http"]["servers"].values()
+    found: dict[str, Any] = server
+    return found
+
+
+def handler(server: dict[str, Any], name: str) -> dict[str, Any]:
+    (found,) = [one for route in server["routes"] for one in route["handle"] if one["handler"] == name]
+    one: dict[str, Any] = found
+    return one
 
 
 def copied() -> set[str]:
@@ -179,17 +195,37 @@ def test_health_check_of_the_image_needs_no_key(tmp_path: Path, angle_models: Pa
 
 
 def test_services_wait_for_one_another_and_volumes_are_declared() -> None:
-    assert set(SERVICES) == {"db", "migrate", "api"}
+    assert set(SERVICES) == {"db", "migrate", "api", "proxy"}
     assert SERVICES["migrate"]["depends_on"] == {"db": {"condition": "service_healthy"}}
     assert SERVICES["api"]["depends_on"] == {
         "db": {"condition": "service_healthy"},
         "migrate": {"condition": "service_completed_successfully"},
     }
-    named = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", ())}
-    assert named == set(COMPOSE["volumes"])
+    assert SERVICES["proxy"]["depends_on"] == {"api": {"condition": "service_healthy"}}
+    mounted = [volume for service in SERVICES.values() for volume in service.get("volumes", ())]
+    sources = {volume.split(":")[0] for volume in mounted}
+    files = {source for source in sources if source.startswith("./")}
+    assert sources - files == set(COMPOSE["volumes"])
+    assert files == {"./deploy/Caddyfile"}
+    assert [name for name in files if not (ROOT / name).is_file()] == []
     assert SERVICES["db"]["healthcheck"]["test"][:2] == ["CMD", "pg_isready"]
     assert SERVICES["migrate"]["restart"] == "no"
-    assert SERVICES["db"]["restart"] == SERVICES["api"]["restart"] == "unless-stopped"
+    for name in ("db", "api", "proxy"):
+        assert SERVICES[name]["restart"] == "unless-stopped"
+
+
+def test_images_of_others_are_named_by_version() -> None:
+    for name in ("db", "proxy"):
+        assert re.fullmatch(r"[a-z/]+:[a-z]*\d+(\.\d+)?", SERVICES[name]["image"]), name
+
+
+def test_replicas_of_the_service_can_stand_side_by_side() -> None:
+    api = SERVICES["api"]
+    assert not {"ports", "container_name", "hostname"} & set(api)
+    assert re.fullmatch(r"\$\{API_REPLICAS:-1\}", api["scale"])
+    assert not "API_REPLICAS".startswith(
+        PREFIX
+    )  # in .env it reaches the service, which refuses what it knows not
 
 
 def test_two_services_share_an_image_that_one_of_them_builds() -> None:
@@ -211,31 +247,65 @@ def test_service_in_compose_uses_the_database_of_compose(
     assert SERVICES[name]["environment"]["PGPASSWORD"] == database["POSTGRES_PASSWORD"]
 
 
-def test_compose_publishes_the_port_of_the_service_on_this_machine_only(
+def test_compose_publishes_the_port_of_the_proxy_on_this_machine_only(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     settings = settings_of(SERVICES["api"]["environment"], monkeypatch, tmp_path)
-    assert SERVICES["api"]["ports"] == [f"127.0.0.1:8000:{settings.port}"]
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["proxy"]
+    assert SERVICES["proxy"]["ports"] == ["127.0.0.1:8000:8000"]
+    proxy = proxy_settings()
+    assert proxy["listen"] == [":8000"]
+    upstreams = handler(proxy, "reverse_proxy")["dynamic_upstreams"]
+    assert upstreams["source"] == "a"
+    assert (upstreams["name"], upstreams["port"]) == ("api", str(settings.port))
+    assert "127.0.0.1:8000/readyz" in SERVICES["proxy"]["healthcheck"]["test"][-1]
     assert not settings.loopback
     assert not settings.insecure
-    assert int(SERVICES["api"]["stop_grace_period"].removesuffix("s")) > settings.shutdown_timeout_s
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["api"]
+    for name in ("api", "proxy"):
+        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > settings.shutdown_timeout_s
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_service_in_compose_can_change_nothing_outside_its_temporary_folder(name: str) -> None:
+def test_proxy_sets_no_bound_below_the_service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = settings_of(SERVICES["api"]["environment"], monkeypatch, tmp_path)
+    proxy = proxy_settings()
+    assert {name for name in proxy if "timeout" in name} == {"read_header_timeout"}
+    forward = handler(proxy, "reverse_proxy")
+    assert set(forward["transport"]) == {"protocol", "dial_timeout", "keep_alive"}
+    assert not {"flush_interval", "request_buffers", "response_buffers"} & set(forward)
+    assert '"handler": "request_body"' not in json.dumps(proxy)  # where Caddy bounds bodies
+    assert settings.max_body_bytes > 50 * 2**20
+
+
+def test_snapshots_of_galleries_lie_where_the_image_has_a_folder_of_its_user(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = settings_of(SERVICES["api"]["environment"], monkeypatch, tmp_path)
+    (volume,) = SERVICES["api"]["volumes"]
+    source, _, target = volume.partition(":")
+    assert source in COMPOSE["volumes"]
+    assert settings.snapshot_dir is not None
+    assert settings.snapshot_dir.is_relative_to(target)
+    assert f"{target}" in next(
+        rest for word, rest in instructions() if word == "RUN" and "install -d" in rest
+    )
+
+
+@pytest.mark.parametrize("name", [*OURS, "proxy"])
+def test_service_in_compose_can_change_nothing_outside_its_own_folders(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
-    assert service["tmpfs"] == ["/tmp"]
+    assert service["tmpfs"] == (["/config", "/data"] if name == "proxy" else ["/tmp"])
     assert service["cap_drop"] == ["ALL"]
+    assert service.get("cap_add", []) == (["NET_BIND_SERVICE"] if name == "proxy" else [])
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert "volumes" not in service
+    writable = [volume for volume in service.get("volumes", ()) if not volume.endswith(":ro")]
+    assert writable == (["galleries:/data"] if name == "api" else [])
     assert "user" not in service
 
 
 def test_no_password_is_written_down() -> None:
     for service in SERVICES.values():
-        for name, value in service["environment"].items():
+        for name, value in service.get("environment", {}).items():
             if re.search("PASSWORD|SECRET|KEY|TOKEN", name):
                 assert re.fullmatch(r"\$\{POSTGRES_PASSWORD:\?[^}]+\}", value), name
     assert not re.search("PASSWORD|SECRET|TOKEN", " ".join(image_environment()))
