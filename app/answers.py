@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.encoding.detection import Face
 from app.encoding.image_encoder import Timings
@@ -238,6 +238,36 @@ class Enrolled(BaseModel):
     face: FaceView | None
     quality: QualityView
     revision: int
+    timings_ms: TimingsView
+
+
+class ItemError(BaseModel):
+    """Why one of many was refused: what the same request alone would be answered with."""
+
+    model_config = ConfigDict(extra="allow")
+
+    code: str
+    detail: str
+
+
+class EnrolledItem(BaseModel):
+    """What became of one of many."""
+
+    identity: str
+    status: Literal["enrolled", "replaced", "added", "refused"]
+    reference_id: str | None
+    revision: int | None
+    error: Annotated[ItemError | None, Field(description="null unless it was refused")]
+
+
+class EnrolledBatch(BaseModel):
+    """Answer of ``POST /enroll/batch``: what is not refused is committed."""
+
+    collection: str
+    model: str
+    model_digest: str
+    revision: Annotated[int, Field(description="the collection's, after all of them")]
+    results: Annotated[list[EnrolledItem], Field(description="one for each photo, in their order")]
     timings_ms: TimingsView
 
 
@@ -536,6 +566,33 @@ def enrolled(result: enrolment.Enrolled, started: float) -> Enrolled:
         quality=quality_view(result.template.quality),
         revision=result.revision,
         timings_ms=timings_view(result.timings, started),
+    )
+
+
+def enrolled_batch(result: enrolment.EnrolledAll, started: float) -> EnrolledBatch:
+    """Return the answer to a batch of enrolments."""
+    return EnrolledBatch(
+        collection=result.collection,
+        model=result.model.model_id,
+        model_digest=result.model.digest,
+        revision=result.revision,
+        results=[_enrolled_item(one) for one in result.results],
+        timings_ms=timings_view(result.timings, started),
+    )
+
+
+def _enrolled_item(one: enrolment.EnrolledOne | enrolment.Refused) -> EnrolledItem:
+    if isinstance(one, enrolment.Refused):
+        error = ItemError(code=one.error.code, detail=str(one.error), **one.error.details())
+        return EnrolledItem(
+            identity=one.identity, status="refused", reference_id=None, revision=None, error=error
+        )
+    return EnrolledItem(
+        identity=one.identity,
+        status="replaced" if one.replaced else "added" if one.added else "enrolled",
+        reference_id=one.reference_id,
+        revision=one.revision,
+        error=None,
     )
 
 

@@ -60,14 +60,17 @@ async def read_fields(request: Request, model: type[M]) -> M:
     raise _wrong_type(media_type, "multipart/form-data or application/json" if images else "application/json")
 
 
-async def read_list_fields(request: Request, form: type[F], json_model: type[M], *, most: int) -> F | M:
-    """Return the fields of a request that may carry many images, or no body at all.
+async def read_list_fields(
+    request: Request, form: type[F], json_model: type[M], *, most: int, optional: bool = False
+) -> F | M:
+    """Return the fields of a request that may carry many images.
 
     Args:
         request: Its content type says whether it is a form or JSON.
         form: Its fields that are lists may be given many times.
-        json_model: The same as one object with a list of objects; also what no body stands for.
+        json_model: The same as one object with a list of objects.
         most: Entries of a list.
+        optional: Whether no body at all stands for the defaults of all fields.
 
     Raises:
         UnsupportedMediaTypeError, InvalidRequestError, ImageUnreadableError: As ``read_fields``.
@@ -77,9 +80,10 @@ async def read_list_fields(request: Request, form: type[F], json_model: type[M],
         return await _from_form(request, form, most + MAX_FIELDS)
     if media_type == "application/json":
         return await _from_json(request, json_model, images=True)
-    if not media_type and not await request.body():
+    if optional and not media_type and not await request.body():
         return json_model()
-    raise _wrong_type(media_type, "multipart/form-data or application/json, or send no body")
+    wanted = "multipart/form-data or application/json"
+    raise _wrong_type(media_type, f"{wanted}, or send no body" if optional else wanted)
 
 
 def _media_type(request: Request) -> str:
@@ -94,7 +98,8 @@ def _wrong_type(media_type: str, wanted: str) -> UnsupportedMediaTypeError:
 
 async def _from_form(request: Request, model: type[M], most: int) -> M:
     raw = await _read_form(request, model, most)
-    for name in _fields_of_type(model, bool) & raw.keys():
+    # An object is read as JSON already, with whatever booleans it holds.
+    for name in (_fields_of_type(model, bool) - _fields_of_type(model, dict)) & raw.keys():
         raw[name] = _from_word(name, raw[name])
     return _validated(model, raw, strict=False)
 

@@ -256,7 +256,11 @@ async def measure_evidence(
     where a request asks for a rate or gives a threshold; named operating points stay the model's.
     """
     fields = await read_list_fields(
-        request, schemas.CalibrationForm, schemas.CalibrationFields, most=schemas.MAX_PROBES
+        request,
+        schemas.CalibrationForm,
+        schemas.CalibrationFields,
+        most=schemas.MAX_PROBES,
+        optional=True,
     )
     as_form = isinstance(fields, schemas.CalibrationForm)
     probes = [

@@ -9,17 +9,25 @@ from fastapi import APIRouter, Request, Response
 
 from app import answers
 from app.api import schemas
-from app.api.body import read_fields
+from app.api.body import read_fields, read_list_fields
 from app.api.dependencies import CHANGING, READING, ContextDep
 from app.api.headers import AtLeastDep, UnchangedDep, etag
 from app.api.observability import DECISIONS, STAGES, WAITING
 from app.api.once import OnceDep, shown
-from app.api.openapi import ETAG, IDENTITY_LINKS, IMAGE_ERRORS, WRITE_ERRORS, errors, form_or_json
+from app.api.openapi import (
+    BODY_ERRORS,
+    ETAG,
+    IDENTITY_LINKS,
+    IMAGE_ERRORS,
+    WRITE_ERRORS,
+    errors,
+    form_or_json,
+)
 from app.context import Context
 from app.encoding.image_encoder import ImageInput, Timings
 from app.errors import InvalidRequestError
 from app.services.decisions import Criterion
-from app.services.enrolment import Enrolled
+from app.services.enrolment import Enrolee, Enrolled, EnrolledAll
 from app.services.idempotency import Keep
 from app.services.names import DEFAULT_COLLECTION
 from app.storage.records import Answer
@@ -87,6 +95,61 @@ async def enroll(request: Request, context: ContextDep, once: OnceDep, unchanged
         return shown(200 if result.replaced else 201, view, etag=etag(result.revision))
 
     return await once.answer(fields, write, answer)
+
+
+@router.post(
+    "/enroll/batch",
+    response_model=answers.EnrolledBatch,
+    dependencies=CHANGING,
+    responses=errors(
+        *BODY_ERRORS,
+        *WRITE_ERRORS,
+        "image_unreadable",
+        "model_not_served",
+        "model_mismatch",
+        "collection_not_found",
+    ),
+    openapi_extra=form_or_json(
+        schemas.BatchFields,
+        {"items": [{"identity": "ada", "image": _PHOTO}, {"identity": "bob", "image": _PHOTO}]},
+        form=schemas.BatchForm,
+    ),
+)
+async def enroll_batch(request: Request, context: ContextDep, once: OnceDep) -> Response:
+    """Enrol up to 100 photos, each for an identity of its own.
+
+    A photo that cannot be used, or an identity that is enrolled, is refused by itself: `results` says what
+    became of each, in their order. All others are committed together when the answer comes, as if they had
+    been enrolled one after the other. A request that is malformed is refused as a whole.
+    """
+    started = time.perf_counter()
+    fields = await read_list_fields(
+        request, schemas.BatchForm, schemas.BatchFields, most=3 * schemas.MAX_BATCH
+    )
+    field_of = "image.{}" if isinstance(fields, schemas.BatchForm) else "items.{}.image"
+
+    async def write(keep: Keep[EnrolledAll]) -> EnrolledAll:
+        result = await context.enrolment.enrol_all(
+            [
+                Enrolee(
+                    item.identity,
+                    ImageInput(item.image, field_of.format(number)),
+                    item.metadata,
+                    item.replace,
+                    item.add,
+                )
+                for number, item in enumerate(fields.items)
+            ],
+            collection=fields.collection,
+            face=fields.face,
+            keep=keep,
+        )
+        _observe(context, answers.timings_view(result.timings, started))
+        return result
+
+    return await once.answer(
+        fields, write, lambda result: shown(200, answers.enrolled_batch(result, started))
+    )
 
 
 @router.post(
@@ -158,6 +221,7 @@ async def identify(request: Request, context: ContextDep, at_least: AtLeastDep) 
         ImageInput(fields.image, "image"),
         collection=fields.collection,
         top_k=fields.top_k,
+        where=fields.filter,
         criterion=Criterion(
             max_fpir=fields.max_fpir, threshold=fields.threshold, operating_point=fields.operating_point
         ),

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    WithJsonSchema,
+    model_validator,
+)
 
 from app.answers import DEFAULT_PRIOR
 from app.encoding.detection import FaceChoice
@@ -13,6 +26,7 @@ from app.services.catalogue import CollectionPolicy
 from app.services.names import (
     COLLECTION_PATTERN,
     DEFAULT_COLLECTION,
+    FILTER_KEY_PATTERN,
     IDENTITY_MAX,
     IDENTITY_PATTERN,
     MAX_METADATA_BYTES,
@@ -65,6 +79,21 @@ Metadata = Annotated[
     AfterValidator(_checked_metadata),
     Field(description=f"any JSON object up to {MAX_METADATA_BYTES} bytes"),
 ]
+FilterKey = Annotated[str, Field(min_length=1, max_length=64, pattern=FILTER_KEY_PATTERN)]
+
+
+def _without_zero(value: dict[str, Any]) -> dict[str, Any]:
+    if any("\x00" in item for item in value.values() if isinstance(item, str)):
+        raise ValueError("a zero character cannot be searched for")
+    return value
+
+
+MetadataFilter = Annotated[
+    dict[FilterKey, StrictBool | StrictStr | StrictInt | StrictFloat],
+    Field(min_length=1, max_length=16),
+    AfterValidator(_checked_metadata),
+    AfterValidator(_without_zero),
+]
 Rate = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Threshold = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
@@ -93,6 +122,83 @@ class EnrollFields(_Fields):
         if self.replace and self.add:
             raise ValueError("send replace or add, not both")
         return self
+
+
+MAX_BATCH: Final = 100
+"""Photos of one batch; their bytes have the limit of every request."""
+
+
+class BatchItem(_Fields):
+    """One photo of ``POST /enroll/batch``."""
+
+    identity: IdentityName
+    image: Image
+    metadata: Metadata | None = None
+    replace: Annotated[bool, Field(description="replace every photo of an identity that is enrolled")] = False
+    add: Annotated[
+        bool, Field(description="add a photo to those of an identity that is enrolled, as the policy allows")
+    ] = False
+
+    @model_validator(mode="after")
+    def _one_wish(self) -> BatchItem:
+        if self.replace and self.add:
+            raise ValueError("send replace or add, not both")
+        return self
+
+
+class _BatchFields(_Fields):
+    collection: CollectionName = DEFAULT_COLLECTION
+    face: Annotated[FaceChoice, Field(description=_FACE)] = "only"
+
+
+class BatchFields(_BatchFields):
+    """Fields of ``POST /enroll/batch`` in JSON."""
+
+    items: Annotated[
+        list[BatchItem], Field(min_length=1, max_length=MAX_BATCH, description="photos to enrol, in order")
+    ]
+
+
+class BatchForm(_BatchFields):
+    """The same as a form: the first identity goes with the first image, and so on."""
+
+    identity: Annotated[
+        list[IdentityName],
+        Field(min_length=1, max_length=MAX_BATCH, description="whom each image shows, in their order"),
+    ]
+    image: Annotated[
+        list[Image], Field(min_length=1, max_length=MAX_BATCH, description="photos to enrol, in order")
+    ]
+    metadata: Annotated[
+        list[Metadata], Field(max_length=MAX_BATCH, description="of each, or left out for all")
+    ] = []
+    replace: Annotated[bool, Field(description="replace every photo of those that are enrolled")] = False
+    add: Annotated[bool, Field(description="add to the photos of those that are enrolled")] = False
+
+    @model_validator(mode="after")
+    def _in_step(self) -> BatchForm:
+        if len(self.identity) != len(self.image):
+            raise ValueError(
+                f"identity and image go in pairs, in the same order; got {len(self.identity)} and "
+                f"{len(self.image)}"
+            )
+        if len(self.metadata) not in {0, len(self.image)}:
+            raise ValueError(
+                f"send metadata for every image or for none; got {len(self.metadata)} for {len(self.image)}"
+            )
+        if self.replace and self.add:
+            raise ValueError("send replace or add, not both")
+        return self
+
+    @property
+    def items(self) -> list[BatchItem]:
+        """What goes together."""
+        metadata: Sequence[dict[str, Any] | None] = self.metadata or [None] * len(self.image)
+        together = zip(self.identity, self.image, metadata, strict=True)
+        return [
+            BatchItem(identity=name, image=image, metadata=details, replace=self.replace, add=self.add)
+            for name, image, details in together
+        ]
 
 
 class _Criterion(_Fields):
@@ -141,6 +247,10 @@ class IdentifyFields(_Criterion):
 
     image: Image
     collection: CollectionName = DEFAULT_COLLECTION
+    filter: Annotated[
+        MetadataFilter | None,
+        Field(description="search only identities whose metadata has these values, at its top level"),
+    ] = None
     top_k: Annotated[int, Field(ge=1, le=100, description="how many candidates to return")] = 5
     max_fpir: Annotated[
         Rate | None,

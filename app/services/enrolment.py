@@ -1,4 +1,4 @@
-"""Enrol one reference photo for an identity."""
+"""Enrol one reference photo for an identity, or one each for many."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from app.encoding.quality import QualityFloor
 from app.errors import (
     CollectionNotFoundError,
     IdentityExistsError,
+    ImageError,
     ModelsChangedError,
     QualityTooLowError,
     TooManyReferencesError,
+    VisavisError,
 )
 from app.services.catalogue import CollectionPolicy, ensure_default_collection
 from app.services.idempotency import Keep, keep_nothing, kept
@@ -49,6 +51,63 @@ class Enrolled:
     model: Model
     template: Template
     timings: Timings
+
+
+@dataclass(frozen=True)
+class Enrolee:
+    """One of many that are to be enrolled at once."""
+
+    identity: str
+    image: ImageInput
+    metadata: dict[str, Any] | None = None
+    replace: bool = False
+    add: bool = False
+
+
+@dataclass(frozen=True)
+class EnrolledOne:
+    """One of many, which is committed."""
+
+    identity: str
+    reference_id: str
+    replaced: bool
+    added: bool
+    revision: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One of many, of which nothing was stored."""
+
+    identity: str
+    error: VisavisError
+
+
+@dataclass(frozen=True)
+class EnrolledAll:
+    """What became of many, in their order.
+
+    Attributes:
+        collection: Its name.
+        revision: The collection's after all of them.
+        model: The collection's.
+        results: One for each.
+        timings: Of all photos together.
+    """
+
+    collection: str
+    revision: int
+    model: Model
+    results: list[EnrolledOne | Refused]
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """What is stored of a photo: a template by each model, and the crop where it is kept."""
+
+    references: list[NewReference]
+    crop: KeptImage | None
 
 
 @dataclass(frozen=True)
@@ -106,19 +165,8 @@ class Enrolment:
         for _ in range(MODEL_CHANGES):
             found = await self._opened(collection, wish)
             models = self._models.of_enrolment(found)
-            for model in models:
-                if model.digest not in templates:
-                    (templates[model.digest],) = await self._images.encode(model, [image], face, timings)
-            first = templates[models[0].digest]
-            floor = floor_of(found, self._floor, faces=first.face is not None)
-            shortfalls = floor.shortfalls(first.quality)
-            if shortfalls:
-                raise QualityTooLowError(shortfalls, field=image.field)
-            references = references_of_photo([templates[model.digest] for model in models])
-            crop = None
-            if CollectionPolicy.model_validate(found.policy).keep_images == "aligned":
-                crop = await asyncio.to_thread(kept_image, first, models[0], references[0].id)
-            store = partial(_store, found=found, wish=wish, references=references, crop=crop)
+            photo = await self._encoded(found, models, image, face, templates, timings)
+            store = partial(_store, found=found, wish=wish, photo=photo)
 
             def stored(session: Session, store: Callable[[Session], _Stored] = store) -> Enrolled:
                 done = store(session)
@@ -140,7 +188,102 @@ class Enrolment:
                 return await self._database.write(kept(stored, keep))
         raise ModelsChangedError(collection)
 
-    async def _opened(self, name: str, wish: _Wish) -> Collection:
+    async def enrol_all(
+        self,
+        items: Sequence[Enrolee],
+        *,
+        collection: str = DEFAULT_COLLECTION,
+        face: FaceChoice = "only",
+        keep: Keep[EnrolledAll] = keep_nothing,
+    ) -> EnrolledAll:
+        """Store the templates of many photos, one an identity; a photo that is refused spoils no other.
+
+        All that are accepted are committed in one transaction, each with a revision of its own, in their
+        order: the answer to the whole is kept with them, or none of them is there.
+
+        Raises:
+            CollectionNotFoundError: There is none of that name.
+            ModelMismatchError, ModelNotServedError: A model of the collection is not served here.
+            BusyError: Too much is waiting; nothing was stored.
+        """
+        wishes = [_Wish(item.identity, item.metadata, item.replace, item.add, None) for item in items]
+        templates: list[dict[str, Template]] = [{} for _ in items]
+        timings = Timings()
+        for _ in range(MODEL_CHANGES):
+            found = await self._opened(collection)
+            models = self._models.of_enrolment(found)
+            refused = await self._database.read(_refusals, found, wishes)
+            places = asyncio.Semaphore(self._images.threads)
+
+            async def encoded(
+                number: int,
+                found: Collection = found,
+                models: Sequence[Model] = models,
+                places: asyncio.Semaphore = places,
+            ) -> _Photo | VisavisError:
+                async with places:  # no more than one request of its own would take
+                    try:
+                        image = items[number].image
+                        return await self._encoded(found, models, image, face, templates[number], timings)
+                    except ImageError as error:
+                        return error
+
+            outcomes: dict[int, _Photo | VisavisError] = dict(refused)
+            left = [number for number in range(len(items)) if number not in refused]
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = {number: group.create_task(encoded(number)) for number in left}
+            except BaseExceptionGroup as failures:
+                raise failures.exceptions[0] from None
+            outcomes |= {number: task.result() for number, task in tasks.items()}
+
+            def stored(
+                session: Session,
+                found: Collection = found,
+                outcomes: dict[int, _Photo | VisavisError] = outcomes,
+            ) -> EnrolledAll:
+                results = [
+                    _stored_or_refused(session, found, wish, outcomes[number])
+                    for number, wish in enumerate(wishes)
+                ]
+                after = collections.get(session, found.name)
+                model = self._models.of_collection(after)
+                return EnrolledAll(after.name, after.revision, model, results, timings)
+
+            with suppress(ModelsChangedError):
+                return await self._database.write(kept(stored, keep))
+        raise ModelsChangedError(collection)
+
+    async def _encoded(
+        self,
+        found: Collection,
+        models: Sequence[Model],
+        image: ImageInput,
+        face: FaceChoice,
+        templates: dict[str, Template],
+        timings: Timings,
+    ) -> _Photo:
+        """Make what is missing of a photo's templates, and return what is stored of it.
+
+        Raises:
+            ImageError: The photo cannot be used.
+            QualityTooLowError: It is below the collection's floor.
+        """
+        for model in models:
+            if model.digest not in templates:
+                (templates[model.digest],) = await self._images.encode(model, [image], face, timings)
+        first = templates[models[0].digest]
+        floor = floor_of(found, self._floor, faces=first.face is not None)
+        shortfalls = floor.shortfalls(first.quality)
+        if shortfalls:
+            raise QualityTooLowError(shortfalls, field=image.field)
+        references = references_of_photo([templates[model.digest] for model in models])
+        crop = None
+        if CollectionPolicy.model_validate(found.policy).keep_images == "aligned":
+            crop = await asyncio.to_thread(kept_image, first, models[0], references[0].id)
+        return _Photo(references, crop)
+
+    async def _opened(self, name: str, wish: _Wish | None = None) -> Collection:
         try:
             return await self._database.read(_open, name, wish)
         except CollectionNotFoundError:
@@ -170,10 +313,36 @@ class _Stored:
     was_enrolled: bool
 
 
-def _open(session: Session, name: str, wish: _Wish) -> Collection:
+def _open(session: Session, name: str, wish: _Wish | None) -> Collection:
     collection = collections.get(session, name)
-    _admit(session, collection, wish)
+    if wish is not None:
+        _admit(session, collection, wish)
     return collection
+
+
+def _refusals(session: Session, collection: Collection, wishes: Sequence[_Wish]) -> dict[int, VisavisError]:
+    """Return what is refused by what is enrolled, so that its photos need not be looked at."""
+    refused: dict[int, VisavisError] = {}
+    for number, wish in enumerate(wishes):
+        try:
+            _admit(session, collection, wish)
+        except (IdentityExistsError, TooManyReferencesError) as error:
+            refused[number] = error
+    return refused
+
+
+def _stored_or_refused(
+    session: Session, found: Collection, wish: _Wish, photo: _Photo | VisavisError
+) -> EnrolledOne | Refused:
+    if isinstance(photo, VisavisError):
+        return Refused(wish.identity, photo)
+    try:
+        with session.begin_nested():  # what is refused raises no revision either
+            done = _store(session, found=found, wish=wish, photo=photo)
+    except (IdentityExistsError, TooManyReferencesError) as error:
+        return Refused(wish.identity, error)
+    replaced, added = done.was_enrolled and wish.replace, done.was_enrolled and wish.add
+    return EnrolledOne(wish.identity, done.reference_id, replaced, added, done.collection.revision)
 
 
 def _store(
@@ -181,11 +350,10 @@ def _store(
     *,
     found: Collection,
     wish: _Wish,
-    references: Sequence[NewReference],
-    crop: KeptImage | None,
+    photo: _Photo,
 ) -> _Stored:
     collection = collections.advance(session, found)
-    by_digest = {reference.model_digest: reference for reference in references}
+    by_digest = {reference.model_digest: reference for reference in photo.references}
     if not by_digest.keys() >= set(collection.digests):
         raise ModelsChangedError(collection.name)
     was_enrolled = _admit(session, collection, wish)
@@ -197,8 +365,8 @@ def _store(
         identities.extend(session, collection, revision, name, metadata, *stored)
     else:
         identities.replace(session, collection, revision, name, metadata, *stored)
-    if crop is not None:
-        kept_images.add(session, collection, wish.identity, crop)
+    if photo.crop is not None:
+        kept_images.add(session, collection, wish.identity, photo.crop)
     count = identities.get(session, collection, wish.identity).references
     return _Stored(collection, by_digest[collection.model_digest].id, count, was_enrolled)
 

@@ -47,6 +47,11 @@ class Images:
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
 
+    @property
+    def threads(self) -> int:
+        """Images that are worked on at once."""
+        return self._workers.threads
+
     async def encode(
         self, model: Model, images: Sequence[ImageInput], choice: FaceChoice, timings: Timings
     ) -> list[Template]:
