@@ -259,7 +259,7 @@ def removed_since(session: Session, collection: Collection, revision: int) -> li
 
 def changed_since(session: Session, collection: Collection, revision: int) -> Iterator[GalleryEntry]:
     """Yield the references of identities added or changed after a revision: all that the collection's model
-    made. An identity that has none is not among them; ``pending_since`` names it.
+    made. An identity that has none, as during a change of model, is not among them.
 
     They are read in pages, so that no statement takes long and no more than a page is in memory twice.
     """
@@ -285,22 +285,6 @@ def changed_since(session: Session, collection: Collection, revision: int) -> It
             IdentityRow.id.between(ids[0], ids[-1]) & (ReferenceRow.model_digest == collection.model_digest),
         )
         after = ids[-1]
-
-
-def pending_since(session: Session, collection: Collection, revision: int) -> list[int]:
-    """Return the ids of identities changed after a revision that have no reference by the collection's model.
-
-    There are such during a change of model only.
-    """
-    return list(
-        session.scalars(
-            select(IdentityRow.id).where(
-                IdentityRow.collection_id == collection.id,
-                IdentityRow.revision > revision,
-                without(collection.model_digest),
-            )
-        )
-    )
 
 
 def without(model_digest: str) -> ColumnElement[bool]:

@@ -100,6 +100,7 @@ GOOD: Final[dict[str, dict[str, Value]]] = {
         "collection": Text("default"),
         "metadata": Raw('{"a": 1}'),
         "replace": Raw("false"),
+        "add": Raw("false"),
         "face": Text("only"),
     },
     "/verify": {
@@ -216,13 +217,30 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(("metadata",), "a key twice", Raw('{"a": 1, "a": 2}')),
     Rule(("metadata",), "a file that is not JSON", File(b"\xff\xfe\x00"), ("form",)),
     Rule(("metadata",), "given twice", Twice()),
-    # replace, face
-    Rule(("replace",), "neither `true` nor `false`", Text("1"), ("form",)),
-    Rule(("replace",), "empty", Text(""), ("form",)),
-    Rule(("replace",), "text", Raw('"true"'), ("json",)),
-    Rule(("replace",), "a number", Raw("1"), ("json",)),
-    Rule(("replace",), "null", Raw("null"), ("json",)),
-    Rule(("replace",), "given twice", Twice()),
+    # filter
+    Rule(("filter",), "not JSON", Text("team=analysis"), ("form",)),
+    Rule(("filter",), "empty", Text(""), ("form",)),
+    Rule(("filter",), "a list", Raw("[1]")),
+    Rule(("filter",), "text", Raw('"a"')),
+    Rule(("filter",), "no key", Raw("{}")),
+    Rule(("filter",), "more than 16 keys", Raw(json.dumps({str(n): 1 for n in range(17)}))),
+    Rule(("filter",), "an empty key", Raw('{"": 1}')),
+    Rule(("filter",), "a key of more than 64 characters", Raw(json.dumps({"k" * 65: 1}))),
+    Rule(("filter",), "a key with a quotation mark or a backslash", Raw('{"a\\"b": 1}')),
+    Rule(("filter",), "a list for a value", Raw('{"a": [1]}')),
+    Rule(("filter",), "an object for a value", Raw('{"a": {"b": 1}}')),
+    Rule(("filter",), "null for a value", Raw('{"a": null}')),
+    Rule(("filter",), "a zero character", Raw('{"a": "b\\u0000"}')),
+    Rule(("filter",), "half of a surrogate pair", Raw('{"a": "\\ud800"}')),
+    Rule(("filter",), "NaN or Infinity", Raw('{"a": NaN}')),
+    Rule(("filter",), "given twice", Twice()),
+    # replace, add, face
+    Rule(("replace", "add"), "neither `true` nor `false`", Text("1"), ("form",)),
+    Rule(("replace", "add"), "empty", Text(""), ("form",)),
+    Rule(("replace", "add"), "text", Raw('"true"'), ("json",)),
+    Rule(("replace", "add"), "a number", Raw("1"), ("json",)),
+    Rule(("replace", "add"), "null", Raw("null"), ("json",)),
+    Rule(("replace", "add"), "given twice", Twice()),
     Rule(("face",), "not only, largest or central", Text("all")),
     Rule(("face",), "empty", Text("")),
     Rule(("face",), "a number", Raw("1"), ("json",)),
@@ -723,10 +741,159 @@ def stored_rows() -> Iterator[Row]:
         "change of an identity: a form",
         as_form([("metadata", Raw("{}"))]),
     )
+    yield from reference_rows()
+    yield from policy_rows()
     yield from evidence_rows()
+    yield from migration_rows()
     yield Row(
         "model-unknown", "GET", "/models/nothing", "model_not_found", "nothing", "model in the path: unknown"
     )
+
+
+def reference_rows() -> Iterator[Row]:
+    """Yield rows of ``/identities/{identity}/references``."""
+    of_nobody, of_ada = "/identities/nobody/references", "/identities/ada/references"
+    for method, path in (("GET", of_nobody), ("DELETE", f"{of_nobody}/r")):
+        yield Row(
+            f"{method}-references-nobody",
+            method,
+            path,
+            "identity_not_found",
+            "nobody",
+            "references of an identity that is not enrolled",
+        )
+    for method, path in (("GET", of_ada), ("DELETE", f"{of_ada}/r")):
+        for what, query, code, names in (
+            ("unknown collection", "collection=nowhere", "collection_not_found", "nowhere"),
+            ("unknown query parameter", "colour=red", "invalid_request", "colour"),
+        ):
+            yield Row(f"{method}-references-{what}", method, f"{path}?{query}", code, names, what)
+    for what, reference, code, names in (
+        ("reference in the path: unknown", "nothing", "reference_not_found", "nothing"),
+        ("reference in the path: other characters", "a%2Fb", "invalid_request", "reference_id"),
+        ("reference in the path: 37 characters", "a" * 37, "invalid_request", "reference_id"),
+    ):
+        yield Row(f"DELETE-{what}", "DELETE", f"{of_ada}/{reference}", code, names, what)
+    yield Row(
+        "DELETE-reference-last",
+        "DELETE",
+        f"{of_ada}/r?collection=moved",
+        "last_reference",
+        "delete the identity",
+        "the only reference of an identity",
+    )
+
+
+def policy_rows() -> Iterator[Row]:
+    """Yield rows of ``PATCH /collections/{name}``."""
+    for what, name, body, code, names in (
+        ("collection unknown", "nowhere", '{"policy": {}}', "collection_not_found", "nowhere"),
+        ("no policy", "default", "{}", "invalid_request", "policy"),
+        ("max_references 0", "default", '{"policy": {"max_references": 0}}', "invalid_request", "policy"),
+        ("max_references 65", "default", '{"policy": {"max_references": 65}}', "invalid_request", "policy"),
+        (
+            "max_references a fraction",
+            "default",
+            '{"policy": {"max_references": 1.5}}',
+            "invalid_request",
+            "policy",
+        ),
+        (
+            "keep_images another word",
+            "default",
+            '{"policy": {"keep_images": "all"}}',
+            "invalid_request",
+            "policy",
+        ),
+        (
+            "migrate_on_verify text",
+            "default",
+            '{"policy": {"migrate_on_verify": "yes"}}',
+            "invalid_request",
+            "policy",
+        ),
+        ("model", "default", '{"policy": {}, "model": "other"}', "invalid_request", "model"),
+    ):
+        yield Row(
+            f"policy-{what}",
+            "PATCH",
+            f"/collections/{name}",
+            code,
+            names,
+            f"change of a collection: {what}",
+            _json_text(body),
+        )
+
+
+def migration_rows() -> Iterator[Row]:
+    """Yield rows of ``/collections/{name}/migration``."""
+    to_other, empty = _json_text('{"model": "other"}'), _json_text("{}")
+    steps: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("GET", "", {}),
+        ("POST", "", to_other),
+        ("POST", "/switch", {}),
+        ("POST", "/rollback", {}),
+        ("POST", "/finish", empty),
+    )
+    for method, step, request in steps:
+        for what, name, code, names in (
+            ("unknown", "nowhere", "collection_not_found", "nowhere"),
+            ("other characters", "a%20b", "invalid_request", "name"),
+        ):
+            yield Row(
+                f"migration-{method}{step}-{what}",
+                method,
+                f"/collections/{name}/migration{step}",
+                code,
+                names,
+                f"collection in the path: {what}",
+                request,
+            )
+        yield Row(
+            f"migration-{method}{step}-query",
+            method,
+            f"/collections/default/migration{step}?colour=red",
+            "invalid_request",
+            "colour",
+            "unknown query parameter",
+            request,
+        )
+        if step:
+            yield Row(
+                f"migration{step}-none",
+                method,
+                f"/collections/default/migration{step}",
+                "migration_state",
+                "begin with",
+                "no change of model is under way",
+                request,
+            )
+    for what, name, step, body, code, names in (
+        ("model missing", "default", "", "{}", "invalid_request", "model"),
+        ("model not served here", "default", "", '{"model": "nothing"}', "model_not_found", "nothing"),
+        ("the collection's own model", "default", "", '{"model": "angles"}', "migration_state", "already"),
+        ("another is under way", "halfway", "", '{"model": "other"}', "migration_state", "finish that"),
+        (
+            "the collection's model is not served",
+            "moved",
+            "",
+            '{"model": "other"}',
+            "model_mismatch",
+            "moved",
+        ),
+        ("finish before the switch", "halfway", "/finish", "{}", "migration_state", "abandon=true"),
+        ("identities are pending", "between", "/finish", "{}", "identities_pending", "drop_pending=true"),
+        ("unknown field", "between", "/finish", '{"force": true}', "invalid_request", "force"),
+    ):
+        yield Row(
+            f"migration-{what}",
+            "POST",
+            f"/collections/{name}/migration{step}",
+            code,
+            names,
+            f"change of model: {what}",
+            _json_text(body),
+        )
 
 
 def evidence_rows() -> Iterator[Row]:
@@ -1026,6 +1193,34 @@ def state_rows() -> Iterator[Row]:
     cases: tuple[tuple[str, str, dict[str, Value], str, str], ...] = (
         ("enrolled already, without replace", "/enroll", enroll, "identity_exists", "replace=true"),
         (
+            "as many references as the policy allows",
+            "/enroll",
+            {**enroll, "add": Raw("true")},
+            "too_many_references",
+            "replace=true",
+        ),
+        (
+            "replace and add",
+            "/enroll",
+            {**enroll, "add": Raw("true"), "replace": Raw("true")},
+            "invalid_request",
+            "not both",
+        ),
+        (
+            "collection changing to a model that is not served here",
+            "/enroll",
+            {**enroll, "identity": Text("new"), "collection": Text("halfway")},
+            "model_not_served",
+            "gone",
+        ),
+        (
+            "threshold, where another model than the collection's knows the identity",
+            "/verify",
+            {**claim, "collection": Text("between"), "threshold": Raw("0.1")},
+            "invalid_request",
+            "max_fmr",
+        ),
+        (
             "enrolled already, in another Unicode form",
             "/enroll",
             {**enroll, "identity": Text("E\u0301mile")},
@@ -1116,7 +1311,9 @@ def route_rows() -> Iterator[Row]:
         ("POST", "/identities"),
         ("POST", "/identities/ada"),
         ("PUT", "/identities/ada"),
-        ("PATCH", "/collections/default"),
+        ("PUT", "/collections/default"),
+        ("POST", "/identities/ada/references"),
+        ("PUT", "/collections/default/migration"),
         ("DELETE", "/models/angles"),
         ("POST", "/healthz"),
         ("POST", "/readyz"),

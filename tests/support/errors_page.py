@@ -48,6 +48,10 @@ MEANING: dict[str, tuple[str, str]] = {
         "The model is not served here.",
         "Name one of `GET /models`, or add it to `VISAVIS_MODELS`.",
     ),
+    "reference_not_found": (
+        "The identity has no such reference.",
+        "See `GET /identities/{identity}/references`.",
+    ),
     "not_found": ("There is no such address.", "See `/docs`."),
     "method_not_allowed": (
         "The address has no such method; the header `Allow` lists those it has.",
@@ -75,6 +79,26 @@ MEANING: dict[str, tuple[str, str]] = {
     "idempotency_key_reused": (
         "Another request was answered under this `Idempotency-Key`.",
         "Take a new key for each request; repeat one unchanged.",
+    ),
+    "model_not_served": (
+        "The collection is changing between two models and this service has only one of them.",
+        "Add the model to `VISAVIS_MODELS`, or send the request to a service that has both.",
+    ),
+    "migration_state": (
+        "The change of model is not where this step of it begins.",
+        "Look with `GET /collections/{name}/migration`.",
+    ),
+    "identities_pending": (
+        "Identities would be left without a template; `pending` says how many.",
+        "Fill them from photos, or send `drop_pending=true`.",
+    ),
+    "too_many_references": (
+        "The identity has as many references as the collection's policy allows: `max_references`.",
+        "Remove one, send `replace=true`, or change the policy.",
+    ),
+    "last_reference": (
+        "It is the only reference of its identity.",
+        "Delete the identity, or enrol with `replace=true`.",
     ),
     "too_few_identities": (
         "The collection has too few identities to show a false match rate of 1e-2; `needed` says how many it "
@@ -164,7 +188,10 @@ def render() -> str:
                 ("/models/", "{id}"),
             ):
                 if path.startswith(prefix):
-                    path = prefix + pattern + ("/evidence" if path.endswith("/evidence") else "")
+                    below = path.removeprefix(prefix).partition("/")[2]
+                    if below.startswith("references/"):
+                        below = "references/{reference_id}"
+                    path = prefix + pattern + (f"/{below}" if below else "")
             route = f"{row.method} {path}"
             routes = grouped.setdefault((row.what, row.code), [])
             if route not in routes:

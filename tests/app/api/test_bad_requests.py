@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from app.storage import collections, identities
+from app.storage import collections, identities, model_migration
 from app.storage.records import NewReference
 from tests.support import bad_requests
 from tests.support.bad_requests import CLAIM, EXAMPLES, GOOD, Row, as_form, as_json
@@ -44,6 +44,14 @@ def service(tmp_path_factory: pytest.TempPathFactory, angle_models: Any) -> Iter
         database.write_now(identities.add, moved, 1, "ada", {}, reference)
         database.write_now(collections.add, "orphaned", "gone", "0" * 64, {})
         digest = client.app.state.context.models.default.digest  # type: ignore[attr-defined]
+        halfway = database.write_now(collections.add, "halfway", "angles", digest, {})
+        database.write_now(model_migration.begin, halfway, "gone", "0" * 64)
+        client.post("/collections", json={"name": "between"}).raise_for_status()
+        ada = {"identity": "ada", "collection": "between"}
+        client.post("/enroll", data=ada, files={"image": angle_png(0)}).raise_for_status()
+        path = "/collections/between/migration"
+        client.post(path, json={"model": "other"}).raise_for_status()
+        client.post(f"{path}/switch").raise_for_status()
         twins = database.write_now(collections.add, "twins", "angles", digest, {})
         for number in range(25):
             reference = NewReference(f"twin{number}", digest, np.array([1, 0], np.float32), None, {})
