@@ -207,7 +207,7 @@ def _gallery_search(
 
 
 def _snapshots(settings: Settings, database: Database) -> Snapshots | None:
-    """Return where galleries are kept between starts: the folder of the settings, or one beside a SQLite file."""
+    """Return where galleries are kept between starts: the settings' folder, or one beside a SQLite file."""
     folder = settings.snapshot_dir
     if folder is None and database.file is not None:
         folder = database.file.with_name(f"{database.file.name}.galleries")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from app.encoding.detection import FaceChoice
 from app.encoding.image_encoder import ImageInput, Timings
@@ -71,12 +72,14 @@ class IdentificationService:
         criterion: Criterion,
         face: FaceChoice = "largest",
         at_least: AtLeast = ANY_STATE,
+        where: dict[str, Any] | None = None,
     ) -> Identification:
         """Search a collection for the identities nearest to an image.
 
         When the collection changes its model meanwhile, the image is encoded by the new one and searched for
         again. The threshold is taken for the gallery's size at the revision that was searched, from the
-        collection's own evidence where it has any that supports what is asked.
+        collection's own evidence where it has any that supports what is asked. With ``where``, only
+        identities whose metadata has these values are searched, and theirs is the gallery's size.
 
         Raises:
             CollectionNotFoundError: There is none of that name.
@@ -89,7 +92,9 @@ class IdentificationService:
         timings = Timings()
         for _ in range(MODEL_CHANGES):
             with suppress(ModelsChangedError):
-                return await self._identify(image, collection, top_k, criterion, face, at_least, timings)
+                return await self._identify(
+                    image, collection, top_k, criterion, face, at_least, where, timings
+                )
         raise ModelsChangedError(collection)
 
     async def _identify(
@@ -100,6 +105,7 @@ class IdentificationService:
         criterion: Criterion,
         face: FaceChoice,
         at_least: AtLeast,
+        where: dict[str, Any] | None,
         timings: Timings,
     ) -> Identification:
         try:
@@ -117,7 +123,7 @@ class IdentificationService:
         async def search() -> SearchResult:
             # Behind one address may be several replicas, and this one not the one that was asked above.
             try:
-                result = await self._galleries.search(collection, probe.embedding, model, top_k)
+                result = await self._galleries.search(collection, probe.embedding, model, top_k, where=where)
             except ModelMismatchError as error:
                 raise ModelsChangedError(collection) from error
             at_least.check(collection, result.revision)

@@ -19,6 +19,8 @@ IDENTITY_PATTERN: Final = (
 IDENTITY_MAX: Final = 256
 COLLECTION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 DEFAULT_COLLECTION: Final = "default"
+FILTER_KEY_PATTERN: Final = r'^[^"\\\x00-\x1f]*$'
+"""Keys that a search can filter by: what both stores can name in a path."""
 MAX_METADATA_BYTES: Final = 16 * 1024
 MAX_METADATA_DEPTH: Final = 32
 """Objects and lists inside one another; what writes the answer gives up at some two hundred."""

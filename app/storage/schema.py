@@ -109,7 +109,7 @@ class ReferenceRow(Base):
     quality: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)
     sample_id: Mapped[str | None] = mapped_column(String(36))
-    """The photo it was made from: templates by two models of one photo share it. None is the template's id."""
+    """The photo it was made from: templates by two models of one photo share it. None is the own id."""
 
 
 class KeptImageRow(Base):

@@ -11,8 +11,21 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, and_, cast, delete, func, literal, select, update
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import (
+    ColumnElement,
+    Numeric,
+    String,
+    Text,
+    and_,
+    case,
+    cast,
+    delete,
+    false,
+    func,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from app.storage.records import Collection
@@ -25,6 +38,9 @@ PRUNED_EACH: Final = 1_000
 """Revisions after which old removals are pruned again."""
 REMOVALS_KEPT: Final = 100_000
 """Revisions back to which removals are kept; a gallery that is older is loaded anew."""
+
+_ZERO: Final = r"(^|[^\\])(\\\\)*\\u0000"
+"""A zero character in JSON text: its escape, after an even number of backslashes."""
 
 Templates = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -90,7 +106,10 @@ def described(session: Session, ids: Sequence[int]) -> dict[int, tuple[str, dict
 
 
 def matching(session: Session, collection: Collection, metadata: dict[str, Any]) -> list[int]:
-    """Return the ids of identities whose metadata has these values, each a string, number or boolean."""
+    """Return the ids of identities whose metadata has these values, each a string, number or boolean.
+
+    PostgreSQL's functions refuse JSON with a zero character anywhere in it: such metadata matches nothing there.
+    """
     conditions = [_equals(session, key, value) for key, value in metadata.items()]
     return list(
         session.scalars(select(IdentityRow.id).where(IdentityRow.collection_id == collection.id, *conditions))
@@ -98,15 +117,20 @@ def matching(session: Session, collection: Collection, metadata: dict[str, Any])
 
 
 def _equals(session: Session, key: str, value: str | float | bool) -> ColumnElement[bool]:
-    if session.get_bind().dialect.name == "sqlite":
-        path = f"$.{json.dumps(key)}"
-        kind = func.json_type(IdentityRow.details, path)
-        held = func.json_extract(IdentityRow.details, path)
-        if isinstance(value, bool):
-            return kind == ("true" if value else "false")
-        kinds = ("text",) if isinstance(value, str) else ("integer", "real")
-        return and_(kind.in_(kinds), held == value)
-    return cast(IdentityRow.details, JSONB).contains(cast(literal(json.dumps({key: value})), JSONB))
+    sqlite = session.get_bind().dialect.name == "sqlite"
+    name = f"$.{json.dumps(key, ensure_ascii=False)}" if sqlite else key
+    held = IdentityRow.details.op("->")(literal(name, String))
+    if isinstance(value, str | bool):
+        equal = cast(held, Text) == json.dumps(value)  # both stores keep the text as it was written
+    elif sqlite:
+        number = func.json_extract(IdentityRow.details, name)
+        equal = and_(func.json_type(IdentityRow.details, name).in_(("integer", "real")), number == value)
+    else:
+        equal = case((func.json_typeof(held) == "number", cast(cast(held, Text), Numeric))) == value
+    if sqlite:
+        return equal
+    readable = ~cast(IdentityRow.details, Text).op("~", is_comparison=True)(_ZERO)
+    return case((readable, equal), else_=false())
 
 
 def prune_removals(session: Session, collection: Collection, revision: int) -> None:

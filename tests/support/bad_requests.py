@@ -113,6 +113,7 @@ GOOD: Final[dict[str, dict[str, Value]]] = {
         "image": File(PHOTO),
         "collection": Text("default"),
         "top_k": Raw("5"),
+        "filter": Raw('{"a": 1}'),
         "face": Text("largest"),
     },
     "/embed": {"image": File(PHOTO), "model": Text("angles"), "face": Text("central")},
@@ -744,6 +745,7 @@ def stored_rows() -> Iterator[Row]:
     yield from reference_rows()
     yield from policy_rows()
     yield from evidence_rows()
+    yield from batch_rows()
     yield from migration_rows()
     yield Row(
         "model-unknown", "GET", "/models/nothing", "model_not_found", "nothing", "model in the path: unknown"
@@ -1083,6 +1085,110 @@ def evidence_rows() -> Iterator[Row]:
     )
 
 
+def batch_rows() -> Iterator[Row]:
+    """Yield rows of ``/enroll/batch`` as a whole; what is wrong with one photo is told in its result."""
+    route = "/enroll/batch"
+    photo = base64.b64encode(PHOTO).decode()
+    one = f'{{"identity": "new", "image": "{photo}"}}'
+    for what, body, code, names in (
+        ("no items", '{"items": []}', "invalid_request", "items"),
+        ("items missing", "{}", "invalid_request", "items"),
+        ("items not a list", f'{{"items": {one}}}', "invalid_request", "items"),
+        ("items null", '{"items": null}', "invalid_request", "items"),
+        ("an item that is text", '{"items": ["new"]}', "invalid_request", "items.0"),
+        ("an item without an image", '{"items": [{"identity": "new"}]}', "invalid_request", "items.0.image"),
+        (
+            "an item without an identity",
+            f'{{"items": [{{"image": "{photo}"}}]}}',
+            "invalid_request",
+            "items.0.identity",
+        ),
+        (
+            "an identity that cannot be one",
+            f'{{"items": [{one.replace("new", " ")}]}}',
+            "invalid_request",
+            "items.0.identity",
+        ),
+        (
+            "replace and add of one item",
+            f'{{"items": [{one[:-1]}, "replace": true, "add": true}}]}}',
+            "invalid_request",
+            "not both",
+        ),
+        (
+            "metadata that is a list",
+            f'{{"items": [{one[:-1]}, "metadata": [1]}}]}}',
+            "invalid_request",
+            "items.0.metadata",
+        ),
+        (
+            "an item with another field",
+            f'{{"items": [{one[:-1]}, "colour": "red"}}]}}',
+            "invalid_request",
+            "items.0.colour",
+        ),
+        (
+            "an image that is not base64",
+            '{"items": [{"identity": "new", "image": "***"}]}',
+            "image_unreadable",
+            "items.0.image",
+        ),
+        ("101 items", f'{{"items": [{", ".join([one] * 101)}]}}', "invalid_request", "items"),
+        ("unknown field", f'{{"items": [{one}], "replace": true}}', "invalid_request", "replace"),
+        (
+            "face not only, largest or central",
+            f'{{"items": [{one}], "face": "all"}}',
+            "invalid_request",
+            "face",
+        ),
+        (
+            "a collection that does not exist",
+            f'{{"items": [{one}], "collection": "nowhere"}}',
+            "collection_not_found",
+            "nowhere",
+        ),
+        (
+            "a collection made by another build of its model",
+            f'{{"items": [{one}], "collection": "moved"}}',
+            "model_mismatch",
+            "moved",
+        ),
+        ("JSON, but a list", "[]", "invalid_request", "body"),
+    ):
+        yield Row(
+            f"batch-json-{what}", "POST", route, code, names, f"batch in JSON: {what}", _json_text(body)
+        )
+    pair: list[tuple[str, Value]] = [("identity", Text("new")), ("image", File(PHOTO))]
+    forms: tuple[tuple[str, list[tuple[str, Value]], str], ...] = (
+        ("an image without its identity", [*pair, ("image", File(PHOTO))], "in pairs"),
+        ("no image", [("identity", Text("new"))], "image"),
+        ("metadata of one of two", [*pair, *pair, ("metadata", Raw("{}"))], "for every image or for none"),
+        ("metadata that is a list", [*pair, ("metadata", Raw("[1]"))], "metadata"),
+        ("replace and add", [*pair, ("replace", Raw("true")), ("add", Raw("true"))], "not both"),
+        ("replace twice", [*pair, ("replace", Raw("true")), ("replace", Raw("true"))], "replace"),
+        ("the fields of the JSON", [("items", Raw("[]"))], "items"),
+        ("text instead of a file", [("identity", Text("new")), ("image", Text("a.jpg"))], "image"),
+        ("101 photos", pair * 101, "100 items"),
+    )
+    for what, parts, names in forms:
+        yield Row(
+            f"batch-form-{what}",
+            "POST",
+            route,
+            "invalid_request",
+            names,
+            f"batch as a form: {what}",
+            as_form(parts),
+        )
+    for kind, request in (
+        ("neither a form nor JSON", {"content": b"", "headers": {"Content-Type": "text/plain"}}),
+        ("no body", {}),
+    ):
+        yield Row(
+            f"batch-{kind}", "POST", route, "unsupported_media_type", "form-data", f"batch: {kind}", request
+        )
+
+
 def _with_headers(request: dict[str, Any], *headers: tuple[str, str]) -> dict[str, Any]:
     given = [*request.get("headers", {}).items(), *headers]
     return {**request, "headers": [(name.encode(), value.encode()) for name, value in given]}
@@ -1104,6 +1210,7 @@ def header_rows() -> Iterator[Row]:
     )
     writing = (
         ("POST", "/enroll", enroll),
+        ("POST", "/enroll/batch", as_form([("identity", Text("new")), ("image", File(PHOTO))])),
         *changing[1:],
         ("POST", "/collections", _json_text('{"name": "new"}')),
         ("DELETE", "/collections/default", {}),

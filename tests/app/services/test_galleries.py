@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import text
 
 from app.services import catalogue, galleries
 from app.storage import collections, templates
@@ -100,3 +104,60 @@ def test_gallery_of_a_deleted_collection_is_forgotten_by_the_next_search(client:
         client.post("/identify", data={"collection": "a"}, files={"image": angle_png(0)}).status_code == 404
     )
     assert len(held(client)) == 0
+
+
+def test_searches_that_wait_are_answered_in_one_pass(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, name in enumerate(("ada", "bob", "eve")):
+        client.post("/enroll", data={"identity": name}, files={"image": angle_png(90 * place)})
+    found(client, "default")
+    context = client.app.state.context  # type: ignore[attr-defined]
+    searches, model = context.identification._galleries, context.models.default
+    (gallery,) = searches._by_collection.values()
+    passes = []
+    nearest_each = gallery.gallery.nearest_each
+
+    def counted(probes: Any, k: int) -> Any:
+        passes.append(len(probes))
+        return nearest_each(probes, k)
+
+    monkeypatch.setattr(gallery.gallery, "nearest_each", counted)
+    probes = [np.eye(2, dtype=np.float32)[place % 2] for place in range(12)]
+    with ThreadPoolExecutor(12) as threads, gallery.lock:
+        asked = [
+            threads.submit(searches.search_now, "default", probe, model, 1 + place % 3)
+            for place, probe in enumerate(probes)
+        ]
+        while len(gallery._waiting) < 12:
+            time.sleep(0.001)
+        gallery.lock.release()
+        answers = [one.result() for one in asked]
+        gallery.lock.acquire()
+    assert passes == [12]
+    assert [len(answer.candidates) for answer in answers] == [1 + place % 3 for place in range(12)]
+    alone = [
+        searches.search_now("default", probe, model, 1 + place % 3) for place, probe in enumerate(probes)
+    ]
+    assert answers == alone
+
+
+def test_refused_search_does_not_spoil_those_that_come_after(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.post("/enroll", data={"identity": "ada"}, files={"image": angle_png(0)}).raise_for_status()
+    with monkeypatch.context() as broken:
+        broken.setattr(templates, "described", lambda *_: 1 / 0)
+        assert client.post("/identify", files={"image": angle_png(0)}).status_code == 500
+    assert found(client, "default") == ["ada"]
+
+
+def test_store_put_back_to_an_older_state_is_followed(client: TestClient) -> None:
+    for name in ("ada", "bob"):
+        client.post("/enroll", data={"identity": name}, files={"image": angle_png(0)}).raise_for_status()
+    assert sorted(found(client, "default")) == ["ada", "bob"]
+    context = client.app.state.context  # type: ignore[attr-defined]
+    with context.database.engine.begin() as connection:
+        connection.execute(text("DELETE FROM identities WHERE name = 'bob'"))
+        connection.execute(text("UPDATE collections SET revision = 1"))
+    assert found(client, "default") == ["ada"]
