@@ -3,11 +3,12 @@
     python -m benchmarks.search [--sizes 1000,10000,100000,1000000] [--dimensions 128] [--rounds 15]
                                 [--embeddings FILE.npz] [--checked 1000] [--pgvector] [--plot FILE.png]
 
-Rows are unit vectors of random directions, or real embeddings (``visavis embed``) of which others are made by
-mixing pairs, which keeps their clusters; probes lie at cosine 0.65 to their mate. For each size, one after the
-other in every round so that a noisy machine troubles all alike: ``Gallery`` with one probe and with 16, FAISS's
-``IndexFlatIP`` on as many threads, a numpy product, and, if asked, an exact scan by pgvector. Then the ten
-nearest of ``--checked`` probes are compared with brute force in float64. Printed as JSON; times in milliseconds.
+Rows are unit vectors of random directions, or real embeddings (``visavis embed``) of which others are made
+by mixing pairs, which keeps their clusters; probes lie at cosine 0.65 to their mate. For each size, one
+after the other in every round so that a noisy machine troubles all alike: ``Gallery`` with one probe and
+with 16, FAISS's ``IndexFlatIP`` on as many threads, a numpy product, and, if asked, an exact scan by
+pgvector. Then the ten nearest of ``--checked`` probes are compared with brute force in float64. Printed as
+JSON; times in milliseconds.
 """
 
 from __future__ import annotations
