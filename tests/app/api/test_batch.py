@@ -66,7 +66,7 @@ def test_form_pairs_identities_with_images(client: TestClient) -> None:
 
 def test_one_bad_photo_spoils_no_other(client: TestClient) -> None:
     sent(client, [item("known")])
-    bad = {"identity": "bad", "image": as_base64(b"no image")}
+    bad: dict[str, object] = {"identity": "bad", "image": as_base64(b"no image")}
     answer = sent(client, [item("ada"), bad, item("known"), item("ada"), item("bob")])
     assert statuses(answer) == [
         ("ada", "enrolled", 2),
@@ -138,7 +138,7 @@ def test_photo_below_the_floor_is_refused_with_its_shortfalls(client: TestClient
 def test_repeat_under_a_key_gets_the_same_answer_and_encodes_nothing(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = {
+    request: dict[str, Any] = {
         "json": {"items": [item("ada"), {"identity": "bad", "image": as_base64(b"no image")}]},
         "headers": {"Idempotency-Key": "batch-1"},
     }
