@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -98,26 +97,9 @@ def create_database(server: Any, name: str, template: str | None = None) -> str:
 
 @contextmanager
 def standby_of(server: Any, database: str) -> Iterator[str]:
-    """Start a hot standby of a server, as a replica for reading, and yield its URL of a database."""
-    folder = Path(tempfile.mkdtemp(prefix="visavis-standby-"))
-    if server.system_user is not None:
-        shutil.chown(folder, server.system_user)
-
-    def run(command: str, *arguments: str) -> None:
-        # Not captured: the server would inherit the pipe, and its end would be waited for.
-        program = str(server.bin_path / command)
-        subprocess.run([program, *arguments], check=True, user=server.system_user, stdout=subprocess.DEVNULL)
-
-    try:
-        run("pg_basebackup", "-d", server.get_uri(), "-D", f"{folder}/data", "-R", "-c", "fast")
-        log, options = f"{folder}/log", f'-h "" -k {folder}'
-        run("pg_ctl", "-w", "-D", f"{folder}/data", "-l", log, "-o", options, "start")
-        try:
-            yield f"postgresql+psycopg://postgres:@/{database}?host={folder}"
-        finally:
-            run("pg_ctl", "-w", "-D", f"{folder}/data", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder)
+    """Start a replica of a server and yield its URL of a database."""
+    with replica_of(server) as replica:
+        yield url_of(replica, database)
 
 
 def crash(server: Any, how: signal.Signals = signal.SIGKILL) -> None:
