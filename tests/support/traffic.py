@@ -180,8 +180,8 @@ class Traffic:
         targets: Sequence[Service],
         *,
         seed: int = 1,
-        collections: int = 3,
-        names: int = 12,
+        collections: int = 2,
+        names: int = 32,
         outages: bool = False,
     ) -> None:
         """Prepare templates and probes; nothing is sent yet.
