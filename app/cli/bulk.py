@@ -142,8 +142,8 @@ def _show(report: Report, *, as_json: bool) -> None:
         print_json(asdict(report))
         return
     counts = (
-        f"{report.imported} imported, {report.replaced} replaced, {report.skipped} skipped, "
-        f"{report.rejected} rejected"
+        f"{report.imported:,} imported, {report.replaced:,} replaced, {report.skipped:,} skipped, "
+        f"{report.rejected:,} rejected"
     )
     if report.rows_per_second is None:
         click.echo(
@@ -191,4 +191,4 @@ def export_identities(collection: str, out: Path, as_json: bool, **store: Any) -
         contract = made.contract.model_dump(mode="json")
         print_json({"out": str(out), "references": made.references, "pending": made.pending, **contract})
         return
-    click.echo(f"{out}: {made.references} references, revision {made.contract.revision}")
+    click.echo(f"{out}: {made.references:,} references, revision {made.contract.revision}")

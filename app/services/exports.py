@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from app.errors import InvalidRequestError
 from app.services.models import Models
 from app.services.portable.contract import Contract
-from app.services.portable.files import SUFFIXES, open_writer
+from app.services.portable.files import SUFFIXES, Writer, open_writer
 from app.storage import bulk, collections
 from app.storage.database import Database, Session
 
@@ -75,16 +75,28 @@ def export(
         raise _wrong(f"{out.name}: name a file that ends with one of {', '.join(SUFFIXES)}")
     if out.is_dir() or not out.parent.is_dir():
         raise _wrong(f"{out} is a folder" if out.is_dir() else f"there is no folder {out.parent}")
-    return database.read_now(_export, models, name, out, progress)
+    try:
+        number, partial = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.", suffix=".partial")
+    except OSError as error:
+        raise _wrong(f"{out} cannot be written ({error.strerror})") from error
+    try:
+        with os.fdopen(number, "w+b") as file:
+            exported, writer = database.read_now(_write_rows, models, name, out, file, progress)
+            with closing(writer):  # after the transaction, because a format may take long to end
+                writer.finish()
+            file.flush()
+            os.fsync(file.fileno())
+        Path(partial).replace(out)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+    return exported
 
 
-def _export(
-    session: Session,
-    models: Models,
-    name: str,
-    out: Path,
-    progress: Progress,
-) -> Exported:
+def _write_rows(
+    session: Session, models: Models, name: str, out: Path, file: BinaryIO, progress: Progress
+) -> tuple[Exported, Writer]:
+    """Write the rows as the session sees them, from the file's beginning on; the writer is not finished."""
     collection = collections.get(session, name)
     manifest = models.of_collection(collection).manifest
     references, pending = bulk.count_exported(session, collection)
@@ -98,24 +110,18 @@ def _export(
         revision=collection.revision,
         created_at=datetime.now(UTC),
     )
+    file.seek(0)
+    file.truncate()  # of what was written by a transaction that had to begin again
+    writer = open_writer(out, file, contract, references)
     try:
-        number, partial = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.", suffix=".partial")
-    except OSError as error:
-        raise _wrong(f"{out} cannot be written ({error.strerror})") from error
-    try:
-        with os.fdopen(number, "w+b") as file, progress(references) as advance:
-            with closing(open_writer(out, file, contract, references)) as writer:
-                for page in bulk.pages(session, collection, IDENTITIES_OF_A_PAGE):
-                    writer.write(page)
-                    advance(len(page))
-                writer.finish()
-            file.flush()
-            os.fsync(file.fileno())
-        Path(partial).replace(out)
+        with progress(references) as advance:
+            for page in bulk.pages(session, collection, IDENTITIES_OF_A_PAGE):
+                writer.write(page)
+                advance(len(page))
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        writer.close()
         raise
-    return Exported(contract, references, pending)
+    return Exported(contract, references, pending), writer
 
 
 def _wrong(problem: str) -> InvalidRequestError:
