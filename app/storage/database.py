@@ -221,15 +221,13 @@ class Database:
     async def _on_thread(
         self, pool: ThreadPoolExecutor, call: Callable[..., T], *args: object, **kwargs: object
     ) -> T:
-        asked = time.monotonic()
-
-        def run() -> T:
-            # While the database hangs, those behind it are told so in time, whatever their number.
-            if time.monotonic() - asked > self._timeout_s:
-                raise DatabaseUnavailableError("too much is waiting for the database; try again")
-            return call(*args, **kwargs)
-
-        return await asyncio.wrap_future(pool.submit(run))
+        future = pool.submit(call, *args, **kwargs)
+        answer = asyncio.wrap_future(future)
+        await asyncio.wait([answer], timeout=self._timeout_s)
+        # While the database hangs, those who wait for a thread are told so in time, whatever their number.
+        if future.cancel():
+            raise DatabaseUnavailableError("too much is waiting for the database; try again")
+        return await answer
 
 
 def _once(engine: Engine, work: Callable[..., T], *args: object, **kwargs: object) -> T:
