@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -33,7 +34,7 @@ class _Replica(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             return
         body = self.rfile.read(length)
-        here = str(self.server.server_address[0])
+        here = self.connection.getsockname()[0]
         self.send_response(200)
         self.send_header("X-Seen", "; ".join(f"{k}: {v}" for k, v in self.headers.items()))
         answer = f"{here} {len(body)}".encode()
@@ -126,7 +127,7 @@ def test_service_says_through_the_proxy_what_is_too_large_and_answers_the_rest(
 ) -> None:
     (tmp_path / "store").mkdir()
     names.addresses = ["127.0.0.1"]
-    settings = {"host": "0.0.0.0", "insecure": "true", "max_image_bytes": 1_000_000}
+    settings: dict[str, Any] = {"host": "0.0.0.0", "insecure": "true", "max_image_bytes": 1_000_000}
     with (
         running(tmp_path / "store", angle_models, **settings) as server,
         proxying(tmp_path, names, server.port) as url,

@@ -87,12 +87,14 @@ def fill(database: Database, digest: str) -> None:
             connection.execute(text("SELECT setval(pg_get_serial_sequence('identities', 'id'), 4)"))
 
 
-@pytest.fixture
-def upgraded(empty_url: str, angle_models: Path) -> str:
-    """URL of a store of the first version, brought to the schema of this one."""
+@pytest.fixture(params=["0001", "head"])
+def upgraded(request: pytest.FixtureRequest, empty_url: str, angle_models: Path) -> str:
+    """URL of a store of this version's schema, which the first version wrote before the upgrade, or after it
+    because it was still running.
+    """
     digest = open_model(angle_models / "angles", provider="cpu").digest
     with closing(Database(empty_url, timeout_s=10, pool_size=1)) as database:
-        migrate.upgrade(database, "0001")
+        migrate.upgrade(database, request.param)
         fill(database, digest)
         migrate.upgrade(database)
         migrate.require_current(database)
