@@ -68,7 +68,8 @@ def request_sha256(request: Request, fields: BaseModel | None) -> str:
     """
     asked = {
         "method": request.method,
-        "path": request.url.path,
+        # As it was sent: decoded, a slash in a name would be one between names.
+        "path": (request.scope.get("raw_path") or request.url.path.encode()).decode("latin-1"),
         "query": sorted(request.query_params.multi_items()),
         "fields": None if fields is None else fields.model_dump(exclude_defaults=True),
     }

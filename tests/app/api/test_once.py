@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from pydantic import BaseModel
@@ -21,7 +22,8 @@ def digest(
     scope = {
         "type": "http",
         "method": method,
-        "path": path,
+        "path": unquote(path),
+        "raw_path": path.encode(),
         "query_string": query.encode(),
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
         "server": ("127.0.0.1", 8000),
@@ -79,6 +81,11 @@ def test_order_of_metadata_and_of_the_query_does_not_count() -> None:
 def test_method_path_and_query_count() -> None:
     requests = [("DELETE", "/a", ""), ("PATCH", "/a", ""), ("DELETE", "/b", ""), ("DELETE", "/a", "x=1")]
     assert len({digest(None, *request) for request in requests}) == 4
+
+
+def test_slash_in_a_name_is_not_one_between_names() -> None:
+    paths = ("/identities/a/references/r", "/identities/a%2Freferences%2Fr")
+    assert digest(None, "DELETE", paths[0]) != digest(None, "DELETE", paths[1])
 
 
 def test_headers_do_not_count() -> None:
