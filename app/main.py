@@ -56,7 +56,6 @@ def create_app(settings: Settings, context: Context | None = None) -> FastAPI:
     )
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
     routes = list(app.routes)
-    # References come first: an identity's name may have slashes, so its routes take in those below it.
     for router in (images.router, references.router, catalogue.router, migration.router, health.router):
         app.include_router(router)
         routes.extend(router.routes)

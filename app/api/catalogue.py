@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from app import answers
 from app.api import schemas
+from app.api.as_sent import NotBelowIdentity
 from app.api.body import read_fields, read_list_fields
 from app.api.dependencies import (
     CHANGING,
@@ -34,7 +35,7 @@ from app.services.calibration import LabelledImage
 from app.services.names import DEFAULT_COLLECTION
 from app.storage.records import Answer
 
-router = APIRouter()
+router = APIRouter(route_class=NotBelowIdentity)
 
 
 @router.get(

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import unquote
 
 from fastapi import APIRouter, Path, Response
-from fastapi.routing import APIRoute
-from starlette.routing import Match
-from starlette.types import Scope
 
 from app import answers
+from app.api.as_sent import BelowIdentity
 from app.api.dependencies import CHANGING, READING, CollectionQuery, ContextDep, IdentityPath
 from app.api.headers import AtLeastDep, UnchangedDep, etag
 from app.api.once import OnceDep
@@ -23,26 +20,7 @@ ReferencePath = Annotated[
 ]
 
 
-class AsSentRoute(APIRoute):
-    """A route whose path is matched as it was sent, so that a ``%2F`` is part of a name and ``/`` is not.
-
-    Servers decode a path before it is matched. The references of an identity ``a/b`` are at
-    ``/identities/a%2Fb/references``, and an identity ``a/references`` is at ``/identities/a%2Freferences``:
-    decoded, the one looks like the other.
-    """
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Return whether the path as sent is one of this route, with its parameters decoded."""
-        sent = scope.get("raw_path")
-        if scope["type"] != "http" or sent is None:
-            return super().matches(scope)
-        match, child = super().matches({**scope, "path": sent.decode("latin-1").partition("?")[0]})
-        if match is not Match.NONE:
-            child["path_params"] = {name: unquote(value) for name, value in child["path_params"].items()}
-        return match, child
-
-
-router = APIRouter(tags=["identities"], route_class=AsSentRoute)
+router = APIRouter(tags=["identities"], route_class=BelowIdentity)
 
 
 @router.get(

@@ -1420,6 +1420,8 @@ def route_rows() -> Iterator[Row]:
         ("PUT", "/identities/ada"),
         ("PUT", "/collections/default"),
         ("POST", "/identities/ada/references"),
+        ("PATCH", "/identities/ada/references"),
+        ("GET", "/identities/ada/references/r"),
         ("PUT", "/collections/default/migration"),
         ("DELETE", "/models/angles"),
         ("POST", "/healthz"),

@@ -56,25 +56,65 @@ def vector_encoder() -> bytes:
 
 def vector_png(vector: NDArray[np.floating]) -> bytes:
     """Return a PNG that the model places in about the direction of float[64]."""
+    return encoded(Image.fromarray(pixels_of(vector)[None]))
+
+
+def projection(dimensions: int, *, seed: int = 8) -> NDArray[np.float32]:
+    """Return a random float32[64, D] that brings vectors to fewer dimensions."""
+    drawn = np.random.default_rng(seed).standard_normal((SIZE, dimensions)) / np.sqrt(dimensions)
+    return drawn.astype(np.float32)
+
+
+def projected_encoder(matrix: NDArray[np.float32]) -> bytes:
+    """Return the graph of ``vectors`` with a projection before it brings them to unit length."""
+    model = onnx.load_from_string(vector_encoder())
+    rows, normal = model.graph.node[2:]
+    del model.graph.node[3:]
+    model.graph.node.append(helper.make_node("MatMul", [rows.output[0], "matrix"], ["projected"]))
+    model.graph.node.append(helper.make_node("LpNormalization", ["projected"], normal.output, axis=1, p=2))
+    model.graph.initializer.append(numpy_helper.from_array(matrix, "matrix"))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = matrix.shape[1]
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def embeddings_of(
+    pixels: NDArray[np.integer], matrix: NDArray[np.floating] | None = None
+) -> NDArray[np.float64]:
+    """Return what the models compute of grey pixels [N, 64], in float64."""
+    centred = pixels.astype(np.float64) - 127.5
+    placed = centred if matrix is None else centred @ matrix.astype(np.float64)
+    unit: NDArray[np.float64] = placed / np.linalg.norm(placed, axis=1, keepdims=True)
+    return unit
+
+
+def pixels_of(vector: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Return the 64 grey pixels of ``vector_png``."""
     scaled = np.asarray(vector, np.float64) / np.abs(vector).max()
-    return encoded(Image.fromarray(np.rint(127.5 + 127.5 * scaled).astype(np.uint8)[None]))
+    return np.rint(127.5 + 127.5 * scaled).astype(np.uint8)
 
 
-def write_vector_bundle(models_dir: Path, *, card: str = "# Model card: `vectors`\n") -> Path:
-    """Write a complete bundle of the ``vectors`` model and return its folder."""
-    folder = models_dir / "vectors"
+def write_vector_bundle(
+    models_dir: Path,
+    *,
+    card: str = "# Model card: `vectors`\n",
+    model_id: str = "vectors",
+    matrix: NDArray[np.float32] | None = None,
+) -> Path:
+    """Write a complete bundle of the ``vectors`` model and return its folder; with a matrix, projected."""
+    folder = models_dir / model_id
     folder.mkdir(parents=True)
-    (folder / "encoder.onnx").write_bytes(vector_encoder())
+    graph = vector_encoder() if matrix is None else projected_encoder(matrix)
+    (folder / "encoder.onnx").write_bytes(graph)
     (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     images = synthetic_inputs(4, 1, SIZE, 1)
-    centred = images.reshape(4, SIZE).astype(np.float64) - 127.5
-    embeddings = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    embeddings = embeddings_of(images.reshape(4, SIZE), matrix)
+    encoding = ENCODING if matrix is None else ENCODING.model_copy(update={"dimensions": matrix.shape[1]})
     np.savez(folder / "golden.npz", images=images, embeddings=embeddings.astype(np.float32))
     evidence = angle_evidence()
     points = operating_points(evidence)
     add_pairs(folder, points, ENCODING.metric)
     write_evidence(folder / "evidence.npz", MeasuredEvidence(evidence, "made up", 200, 0))
-    rewrite_manifest(folder, encoding=ENCODING, points=points)
+    rewrite_manifest(folder, encoding=encoding, points=points)
     return folder
 
 
