@@ -203,7 +203,9 @@ def _gallery_search(
     with migrate.explained(database):
         vectors.require(database)
     vectors.keep(database)
-    return PgvectorSearch(searches, workers.threads, ef_search=settings.pgvector_ef_search, store=database)
+    # They wait for PostgreSQL, not for a core, and must leave connections for writes.
+    threads = max(1, settings.database_pool_size // 2)
+    return PgvectorSearch(searches, threads, ef_search=settings.pgvector_ef_search, store=database)
 
 
 def _snapshots(settings: Settings, database: Database) -> Snapshots | None:

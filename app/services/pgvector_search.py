@@ -15,6 +15,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ from app.storage.vectors import Recall, VectorIndex
 
 logger = logging.getLogger("visavis.search")
 
+BUILD_WAIT_S: Final = 2.0
+"""Longest that a search waits for another one's filling in of many vectors."""
+
 REPLICA_WAIT_S: Final = 2.0
 """Longest that a search waits for vectors that were added to the store to arrive at its replica."""
 
@@ -50,7 +54,7 @@ class PgvectorSearch:
 
     Args:
         database: What searches are read from.
-        threads: Searches at one time.
+        threads: Searches at one time; each takes a connection.
         store: Where missing vectors are added, if ``database`` is a replica of it.
         ef_search: Candidates that the index keeps in view; more find more and take longer.
     """
@@ -61,7 +65,7 @@ class PgvectorSearch:
         self._database = database
         self._store = store or database
         self._ef_search = ef_search
-        self._lock = threading.Lock()
+        self._building: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pgvector")
 
     async def search(
@@ -85,7 +89,7 @@ class PgvectorSearch:
         Raises:
             CollectionNotFoundError: There is none of that name.
             ModelMismatchError: The collection is bound to another model than the probe's.
-            BusyError: Others are filling in its vectors.
+            BusyError: Many of its vectors are missing, and others are filling them in.
         """
         return await asyncio.wrap_future(
             self._pool.submit(self.search_now, name, probe, model, k, where=where)
@@ -105,7 +109,8 @@ class PgvectorSearch:
         found = self._database.read_now(asked.answer)
         if found is not None:
             return found
-        self.build_now(name, model)
+        if not self._store.write_now(_add_batch, name, model):
+            self.build_now(name, model, wait_s=BUILD_WAIT_S)
         deadline = time.monotonic() + REPLICA_WAIT_S
         while found is None and time.monotonic() < deadline:
             # Others may go on writing without adding vectors; with the lock there is nothing behind.
@@ -119,7 +124,13 @@ class PgvectorSearch:
         return found
 
     def build_now(
-        self, name: str, model: Model, *, progress: Progress | None = None, memory_mb: int | None = None
+        self,
+        name: str,
+        model: Model,
+        *,
+        progress: Progress | None = None,
+        memory_mb: int | None = None,
+        wait_s: float = -1,
     ) -> int:
         """Make a collection's vectors complete, and index them.
 
@@ -132,6 +143,7 @@ class PgvectorSearch:
             progress: Told of every batch.
             memory_mb: MiB for making the index of many vectors, while others read and write. None leaves more
                 than ``vectors.INDEX_AT_ONCE`` without one, to be searched by a scan.
+            wait_s: Longest wait for another thread of this process that does the same; below 0 for ever.
 
         Returns:
             How many vectors were added.
@@ -139,36 +151,48 @@ class PgvectorSearch:
         Raises:
             CollectionNotFoundError: There is none of that name.
             ModelMismatchError: The collection has no templates of that model.
+            BusyError: Another thread has not finished.
         """
-        collection = self._store.read_now(collections.get, name)
+        if not self._building[name].acquire(timeout=wait_s):
+            raise BusyError(
+                f"the vectors of collection {name!r} are being filled in; try again", retry_after_s=5
+            )
+        try:
+            return self._build(self._store.read_now(collections.get, name), model, progress, memory_mb)
+        finally:
+            self._building[name].release()
+
+    def _build(
+        self, collection: Collection, model: Model, progress: Progress | None, memory_mb: int | None
+    ) -> int:
         digest, metric, dimensions = model.digest, model.manifest.metric, model.manifest.dimensions
         if digest not in {collection.model_digest, collection.other_model_digest}:
             raise ModelMismatchError(
-                collection=name, bound=collection.model_id, other=f"vectors of {model.model_id}"
+                collection=collection.name, bound=collection.model_id, other=f"vectors of {model.model_id}"
             )
-        added = 0
-        with self._lock:  # one batch at a time a process, or searches that wait would take every connection
-            total = self._store.write_now(vectors.prepare, collection, digest)
-            few = total <= vectors.INDEX_AT_ONCE
-            filling = vectors.Filling()
-            while not filling.done:
-                filling = self._store.write_now(vectors.fill, collection, digest, filling)
-                added += filling.added
-                if progress is not None:
-                    progress(filling.added)
-            if few:
-                self._store.write_now(vectors.make_index, collection, digest, metric, dimensions)
-            elif not self._store.read_now(vectors.is_indexed, collection, digest):
-                if memory_mb is None:
-                    logger.warning(
-                        "%d vectors without an index are searched by a scan; run: visavis db vectors build",
-                        total,
-                    )
-                else:
-                    vectors.make_index_beside_writes(
-                        self._store, collection, digest, metric, dimensions, memory_mb
-                    )
+        total = self._store.write_now(vectors.prepare, collection, digest)
+        added, filling = 0, vectors.Filling()
+        while not filling.done:
+            filling = self._store.write_now(vectors.fill, collection, digest, filling)
+            added += filling.added
+            if progress is not None:
+                progress(filling.added)
+        if total <= vectors.INDEX_AT_ONCE:
+            self._store.write_now(vectors.make_index, collection, digest, metric, dimensions)
+        elif not self._store.read_now(vectors.is_indexed, collection, digest):
+            self._index_many(collection, model, total, memory_mb)
         return added
+
+    def _index_many(self, collection: Collection, model: Model, total: int, memory_mb: int | None) -> None:
+        if memory_mb is None:
+            logger.warning(
+                "%d vectors without an index are searched by a scan; run: visavis db vectors build", total
+            )
+            return
+        manifest = model.manifest
+        vectors.make_index_beside_writes(
+            self._store, collection, model.digest, manifest.metric, manifest.dimensions, memory_mb
+        )
 
     def missing_now(self, name: str, model: Model) -> int:
         """Return about how many vectors of a collection are missing.
@@ -316,6 +340,14 @@ class _Search:
         """Return the recall, if it was measured as this search is made."""
         measured = index.recall
         return measured.recall if measured is not None and measured.ef_search == self.ef_search else None
+
+
+def _add_batch(session: Session, name: str, model: Model) -> bool:
+    """Add some of what is missing, and return whether that was all."""
+    collection = collections.get(session, name)
+    _require_model(collection, model)
+    filled = vectors.fill(session, collection, model.digest, vectors.Filling())
+    return filled.done and vectors.state(session, collection, model.digest) is not None
 
 
 def _nearest(

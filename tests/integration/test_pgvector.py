@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from sqlalchemy import text
 from app.cli import visavis
 from app.context import open_context
 from app.encoding.model import Model, open_model
-from app.errors import ModelMismatchError, StartupError
+from app.errors import BusyError, ModelMismatchError, StartupError
 from app.matching.distances import Metric, distance, distances
 from app.services import pgvector_search
 from app.services.galleries import Galleries, SearchResult
@@ -393,6 +394,29 @@ def test_build_that_is_interrupted_goes_on(
     assert search.build_now("staff", model) == 151
     result = search.search_now("staff", -gallery[0], model, 1)
     assert (names(result), result.gallery_size) == (["late"], 251)
+
+
+def test_searches_are_told_to_come_again_while_another_fills_in_many_vectors(
+    database: Database, search: PgvectorSearch, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "BATCH", 10)
+    monkeypatch.setattr(pgvector_search, "BUILD_WAIT_S", 0.05)
+    gallery, _ = people(60, 1)
+    enrol_many(database, collection_of(database, model), model, gallery)
+    under_way, go_on = threading.Event(), threading.Event()
+
+    def pause(_: int) -> None:
+        under_way.set()
+        assert go_on.wait(20)
+
+    with ThreadPoolExecutor(1) as pool:
+        building = pool.submit(search.build_now, "staff", model, progress=pause)
+        assert under_way.wait(20)
+        with pytest.raises(BusyError, match="being filled in"):
+            search.search_now("staff", gallery[0], model, 1)
+        go_on.set()
+        building.result(20)
+    assert names(search.search_now("staff", gallery[0], model, 1)) == ["p0"]
 
 
 def test_index_of_many_is_made_beside_writes(
