@@ -58,7 +58,11 @@ class Disturbance:
         downs = [down for down, _ in self._away[1:]] + [float("inf")]
         refused = [
             max(
-                (ended - up for started, ended, good in target.log if not good and up <= started < next_),
+                (
+                    ended - up
+                    for started, ended, good in target.log
+                    if not good and started >= up and ended < next_
+                ),
                 default=0.0,
             )
             for (_, up), next_ in zip(self._away, downs, strict=True)
