@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from app.context import Context
-from app.errors import ModelNotServedError
+from app.errors import BusyError, ModelNotServedError
 from app.services.filling import Filled, fill
 from app.services.images import Images
 from app.services.model_migration import ModelMigration
@@ -418,3 +418,35 @@ def test_steps_out_of_their_order_are_refused_and_repeated_ones_change_nothing(s
     assert step(service, "rollback")["revision"] == revision
     assert step(service, "switch")["revision"] == revision + 1
     assert step(service, "switch")["revision"] == revision + 1
+
+
+def test_finish_that_was_broken_off_goes_on(service: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_crops(service)
+    enrol(service, "ada", 0)
+    begin(service)
+    filled(service)
+    step(service, "switch")
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise BusyError("broken off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.storage.model_migration.drop_templates", broken)
+        assert service.post(f"{MIGRATION}/finish", json={}).status_code == 503
+    assert service.get(MIGRATION).json()["state"] == "finishing"
+    assert service.post(f"{MIGRATION}/rollback").status_code == 409
+    enrol(service, "eve", 60).raise_for_status()
+    assert templates(service) == {"angles": 1, "other": 2}
+    assert distances(found(service, 60)) == {"eve": by("other", 0), "ada": by("other", 60)}
+    assert service.post(f"{MIGRATION}/finish", json={}).status_code == 200
+    assert (service.get(MIGRATION).json()["state"], templates(service)) == ("none", {"other": 2})
+
+
+def test_learnt_photo_below_the_floor_is_not_stored_and_the_verification_stands(service: TestClient) -> None:
+    enrol(service, "ada", 0)
+    policy = {"policy": {"min_sharpness": 1000}}
+    service.patch("/collections/default", json=policy).raise_for_status()
+    begin(service)
+    answer = verified(service, "ada", 0).json()
+    assert (answer["match"], answer["learnt"]) == (True, False)
+    assert templates(service) == {"angles": 1}
