@@ -52,7 +52,7 @@ def main(database: str, crowd: int, pending: int, clients: int, seconds: float) 
             stack.callback(targets[-1].server.kill)
             stack.callback(targets[-1].close)
         for target in targets:
-            wait_until_ready(target.server)
+            wait_until_ready(target.server, limit_s=180)
         load = Load(targets, crowd=crowd, pending=pending)
         settings = {
             "database_url": url,
