@@ -129,6 +129,8 @@ def _run(work: Import, file: RejectsFile | None) -> Report:
     except KeyboardInterrupt:
         click.echo(f"\nstopped at row {work.position}; the same command goes on there", err=True)
         raise
+    finally:
+        gc.unfreeze()
     for one in first:
         click.echo(f"row {one.row}, {one.image or one.identity}: {one.code}: {one.detail}", err=True)
     if count > len(first):
