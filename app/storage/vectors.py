@@ -286,9 +286,8 @@ def follow(session: Session, collection: Collection, revision: int) -> None:
     )
     for digest in session.scalars(behind).all():
         missing = _missing(session, collection.id, digest, revision - 1, start=0)
-        _add(session, collection.id, digest, missing)
-        if len(missing) < BATCH:
-            _set(session, collection.id, digest, revision=revision)
+        reached = revision if len(missing) < BATCH else revision - 1
+        _add(session, collection.id, digest, missing, reached)
 
 
 def state(session: Session, collection: Collection, digest: str) -> VectorIndex | None:
@@ -362,10 +361,10 @@ def fill(session: Session, collection: Collection, digest: str, filling: Filling
         return Filling(done=True)
     began = revision if filling.start == 0 else filling.began
     missing = _missing(session, collection.id, digest, found.revision, filling.start)
-    _add(session, collection.id, digest, missing)
     if len(missing) == BATCH:
+        _add(session, collection.id, digest, missing, found.revision)
         return Filling(missing[-1][0], began, BATCH)
-    _set(session, collection.id, digest, revision=began)
+    _add(session, collection.id, digest, missing, began)
     return Filling(added=len(missing), done=began == revision)
 
 
@@ -605,9 +604,15 @@ def _missing(
 
 
 def _add(
-    session: Session, collection_id: int, digest: str, references: Sequence[tuple[int, str, bytes]]
+    session: Session,
+    collection_id: int,
+    digest: str,
+    references: Sequence[tuple[int, str, bytes]],
+    revision: int,
 ) -> None:
+    """Add vectors, which are then complete up to a revision."""
     if not references:
+        _set(session, collection_id, digest, revision=revision)
         return
     people = {identity for identity, _, _ in references}
     there = session.scalar(
@@ -636,7 +641,8 @@ def _add(
         "embedding": cast(rows.c.embedding, _Vector),
     }
     session.execute(insert(_VECTORS).from_select(list(values), select(*values.values())))
-    _set(session, collection_id, digest, identities=_INDEXES.c.identities + len(people) - (there or 0))
+    counted = _INDEXES.c.identities + len(people) - (there or 0)
+    _set(session, collection_id, digest, identities=counted, revision=revision)
 
 
 def _of(collection_id: int, digest: str) -> ColumnElement[bool]:
