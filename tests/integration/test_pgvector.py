@@ -47,23 +47,40 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture
-def url(postgres: Any) -> str:
+def new_url(postgres: Any) -> str:
     """URL of a PostgreSQL of the test's own, with the current schema and no vectors."""
     return create_database(postgres, f"vectors_{next(_numbers)}", "current")
+
+
+@pytest.fixture(scope="module")
+def vectors_url(postgres: Any) -> str:
+    """URL of a PostgreSQL with tables of vectors."""
+    url = create_database(postgres, "vectors", "current")
+    with closing(Database(url, timeout_s=5, pool_size=1)) as database:
+        vectors.install(database)
+        with database.engine.begin() as connection:
+            # Of so few rows a scan is cheaper, and exact: nothing of the index would be tested.
+            connection.execute(text("ALTER DATABASE vectors SET enable_seqscan = off"))
+            connection.execute(text("ALTER DATABASE vectors SET enable_sort = off"))
+    return url
+
+
+@pytest.fixture
+def url(vectors_url: str) -> str:
+    """URL of a PostgreSQL with tables of vectors and no rows."""
+    with closing(Database(vectors_url, timeout_s=5, pool_size=1)) as database:
+        with database.engine.begin() as connection:
+            connection.execute(text("TRUNCATE collections CASCADE"))
+            connection.execute(text("TRUNCATE visavis_vectors.vectors, visavis_vectors.indexes"))
+        database.write_now(vectors.drop_partitions_without_collection)
+    return vectors_url
 
 
 @pytest.fixture
 def database(url: str) -> Iterator[Database]:
     """A store whose writers keep vectors."""
     with closing(Database(url, timeout_s=5, pool_size=10)) as opened:
-        vectors.install(opened)
         vectors.keep(opened)
-        with opened.engine.begin() as connection:
-            # Of so few rows a scan is cheaper, and exact: nothing of the index would be tested.
-            name = connection.scalar(text("SELECT current_database()"))
-            connection.execute(text(f"ALTER DATABASE {name} SET enable_seqscan = off"))
-            connection.execute(text(f"ALTER DATABASE {name} SET enable_sort = off"))
-        opened.engine.dispose()
         yield opened
 
 
@@ -580,14 +597,15 @@ def command(*words: str, **variables: str) -> Any:
 
 
 def test_commands_build_measure_and_drop(
-    url: str, bystander: Database, tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+    new_url: str, tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models_dir = write_vector_bundle(tmp_path).parent
     monkeypatch.chdir(tmp_path)
     gallery, _ = people(300, 1)
-    enrol_many(bystander, collection_of(bystander, model), model, gallery)
+    with closing(Database(new_url, timeout_s=5, pool_size=1)) as store:
+        enrol_many(store, collection_of(store, model), model, gallery)
     environment = {
-        "VISAVIS_DATABASE_URL": url,
+        "VISAVIS_DATABASE_URL": new_url,
         "VISAVIS_MODELS_DIR": str(models_dir),
         "VISAVIS_MODELS": "vectors",
         "VISAVIS_PROVIDER": "cpu",
@@ -605,40 +623,44 @@ def test_commands_build_measure_and_drop(
     assert document["recall"] >= 0.95
     assert document["probes"] == 20
     assert command("db", "vectors", "drop", "--yes", **environment).exit_code == 0
-    with bystander.engine.connect() as connection:
-        assert connection.scalar(text("SELECT to_regclass('visavis_vectors.vectors')")) is None
-    remove(bystander, bystander.read_now(collections.get, "staff"), "p0")
+    with closing(Database(new_url, timeout_s=5, pool_size=1)) as store:
+        with store.engine.connect() as connection:
+            assert connection.scalar(text("SELECT to_regclass('visavis_vectors.vectors')")) is None
+        remove(store, store.read_now(collections.get, "staff"), "p0")
 
 
 def test_upgrade_makes_the_tables_where_pgvector_is_asked_for(
-    url: str, tmp_path: Path, angle_models: Path
+    new_url: str, tmp_path: Path, angle_models: Path
 ) -> None:
-    settings = settings_for(tmp_path, angle_models, ("angles",), database_url=url, search="pgvector")
+    settings = settings_for(tmp_path, angle_models, ("angles",), database_url=new_url, search="pgvector")
     with (
         pytest.raises(StartupError, match="'visavis db upgrade' with VISAVIS_SEARCH=pgvector"),
         open_context(settings),
     ):
         pass
     for _ in range(2):
-        done = command("db", "upgrade", VISAVIS_DATABASE_URL=url, VISAVIS_SEARCH="pgvector")
+        done = command("db", "upgrade", VISAVIS_DATABASE_URL=new_url, VISAVIS_SEARCH="pgvector")
         assert done.exit_code == 0, done.output
     with open_context(settings):
         pass
 
 
-def test_server_without_the_extension_is_refused_in_words(url: str) -> None:
-    with closing(Database(url, timeout_s=5, pool_size=1)) as database, database.engine.begin() as connection:
+def test_server_without_the_extension_is_refused_in_words(new_url: str) -> None:
+    with (
+        closing(Database(new_url, timeout_s=5, pool_size=1)) as database,
+        database.engine.begin() as connection,
+    ):
         name = connection.scalar(text("SELECT current_database()"))
         connection.execute(text(f"ALTER DATABASE {name} SET extension_control_path = '/nonexistent'"))
     with (
-        closing(Database(url, timeout_s=5, pool_size=1)) as database,
+        closing(Database(new_url, timeout_s=5, pool_size=1)) as database,
         pytest.raises(StartupError, match=r"does not offer the extension pgvector.*VISAVIS_SEARCH"),
     ):
         vectors.install(database)
 
 
-def test_user_who_may_not_create_the_extension_is_told_what_to_do(url: str) -> None:
-    with closing(Database(url, timeout_s=5, pool_size=1)) as database:
+def test_user_who_may_not_create_the_extension_is_told_what_to_do(new_url: str) -> None:
+    with closing(Database(new_url, timeout_s=5, pool_size=1)) as database:
         with database.engine.begin() as connection:
             role = f"plain_{next(_numbers)}"
             connection.execute(text(f"CREATE ROLE {role}"))
