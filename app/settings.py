@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     )
     search: Literal["exact", "pgvector"] = Field(
         "exact",
-        description="exact: in each worker's memory; pgvector: in PostgreSQL, approximate, for larger galleries",
+        description="exact: in each worker's memory; pgvector: in PostgreSQL, approximate, for more",
     )
     pgvector_ef_search: int = Field(
         200, ge=1, le=1000, description="candidates that a pgvector search keeps in view; more find more"
@@ -140,8 +140,8 @@ class Settings(BaseSettings):
             raise ValueError("database_url must begin with sqlite:// or postgresql+psycopg://")
         if self.search == "pgvector" and self.database_url.startswith("sqlite://"):
             raise ValueError(
-                "search=pgvector needs PostgreSQL and database_url names a SQLite store; set VISAVIS_DATABASE_URL "
-                "to postgresql+psycopg://..., or VISAVIS_SEARCH to exact"
+                "search=pgvector needs PostgreSQL and database_url names a SQLite store; set "
+                "VISAVIS_DATABASE_URL to postgresql+psycopg://..., or VISAVIS_SEARCH to exact"
             )
         if self.search_database_url:
             if not self.search_database_url.startswith("postgresql+psycopg://"):

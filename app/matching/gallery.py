@@ -502,10 +502,10 @@ class Gallery:
         """Return float64[Q], the size of what is rounded in each probe's scores."""
         squares = np.square(probes.astype(np.float64)).sum(axis=1)
         if self._metric == "l1":
-            return scores.max(axis=1, initial=1.0).astype(np.float64)
+            return np.asarray(scores.max(axis=1, initial=1.0), np.float64)
         if self._metric == "euclidean":
-            return float(norms.max(initial=1.0)) + squares
-        return np.sqrt(squares)
+            return np.asarray(float(norms.max(initial=1.0)) + squares)
+        return np.asarray(np.sqrt(squares))
 
     # --- snapshots
 

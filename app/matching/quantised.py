@@ -119,7 +119,7 @@ class Quantised:
         """
         spans = np.abs(probes.astype(np.float64)) * self._spread
         step = np.maximum(spans.max(axis=1) / 255.0, spans.sum(axis=1) / 65535.0)
-        return 0.5 * step * probes.shape[1] + ROUNDING
+        return np.asarray(0.5 * step * probes.shape[1] + ROUNDING)
 
     def forget(self, row: int) -> None:
         """Overwrite what is kept of a row, so that a deleted template does not linger."""

@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -38,10 +39,8 @@ from app.storage import templates
 from app.storage.database import Database, DatabaseUnavailableError, Session
 from app.storage.records import Collection
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("visavis.galleries")
 
@@ -263,7 +262,7 @@ def _replace_nonce(
 
 
 def _digest(rows: NDArray[np.float32]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(rows)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(rows).view(np.uint8).data).hexdigest()
 
 
 def _private(path: Path) -> Path:
@@ -276,7 +275,7 @@ def _private(path: Path) -> Path:
 def _alone(path: Path) -> Iterator[bool]:
     """Yield whether this process holds the lock file; where there are no such locks, always."""
     with _private(path).open("r+b") as file:
-        if fcntl is None:
+        if sys.platform == "win32":  # has no such locks
             yield True
             return
         try:

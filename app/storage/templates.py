@@ -108,7 +108,7 @@ def described(session: Session, ids: Sequence[int]) -> dict[int, tuple[str, dict
 def matching(session: Session, collection: Collection, metadata: dict[str, Any]) -> list[int]:
     """Return the ids of identities whose metadata has these values, each a string, number or boolean.
 
-    PostgreSQL's functions refuse JSON with a zero character anywhere in it: such metadata matches nothing there.
+    PostgreSQL's functions refuse JSON with a zero character anywhere: such metadata matches nothing there.
     """
     conditions = [_equals(session, key, value) for key, value in metadata.items()]
     return list(
