@@ -116,7 +116,7 @@ class Service:
         """Kill the process as it is, start another in its place, and return when that is ready."""
         self.server.kill()
         self.server = self._launch()
-        wait_until_ready(self.server)
+        wait_until_ready(self.server, LIMIT_S)
 
     def close(self) -> None:
         """Close the connections of all clients."""
@@ -150,7 +150,7 @@ def services(
             values = {"database_url": database_url, "log_level": "warning", **settings}
             started.append(Service(partial(start, own, models_dir, "vectors", **values)))
         for service in started:
-            wait_until_ready(service.server)
+            wait_until_ready(service.server, LIMIT_S)
         yield started
     finally:
         for service in started:
