@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.encoding.model import Model
 from app.encoding.quality import QualityFloor
@@ -17,6 +17,11 @@ from app.services.preconditions import ANY_STATE, AtLeast, Unchanged
 from app.storage import collections, identities, kept_images
 from app.storage.database import Database, Session
 from app.storage.records import Collection, Identity, Reference
+
+
+def _whole(value: object) -> object:
+    """Return 3 for 3.0, which in JSON is the same number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class CollectionPolicy(BaseModel):
@@ -41,7 +46,9 @@ class CollectionPolicy(BaseModel):
     ] = None
     max_yaw: Annotated[float | None, Field(ge=0, le=100, description="ceiling of |quality.yaw|")] = None
     max_references: Annotated[
-        int, Field(ge=1, le=64, description="most references of one identity; the nearest counts")
+        int,
+        BeforeValidator(_whole),
+        Field(ge=1, le=64, description="most references of one identity; the nearest counts"),
     ] = 1
     keep_images: Annotated[
         Literal["none", "aligned"],

@@ -108,6 +108,8 @@ class Load:
         self.phase = "before"
         self.mated = True
         """Whether claims may be true. Not while second templates are made, or the probe would become one."""
+        self.cut_off = 0
+        """Connections that a service had closed, unused for long, when a slow machine came to use them."""
         self.wrong: list[str] = []
         self.enrolled: list[str] = []
         self._lock = threading.Lock()
@@ -198,8 +200,9 @@ class Load:
             started = time.monotonic()
             try:
                 getattr(self, f"_{kind}")(random_)
-            except CutOffError as error:
-                self._note(str(error))
+            except CutOffError:
+                with self._lock:
+                    self.cut_off += 1
             with self._lock:
                 self.phases[self.phase].milliseconds.append(1e3 * (time.monotonic() - started))
 
@@ -332,6 +335,7 @@ def change_under_load(
     return {
         "requests": sum(count for _, count in answers),
         "refused": sum(count for what, count in answers if not what.split()[1].startswith("2")),
+        "cut_off": load.cut_off,
         "wrong": len(load.wrong),
         "examples": load.wrong[:5],
         "decisions_compared": len(before),
