@@ -271,7 +271,8 @@ def keep(database: Database) -> None:
 def follow(session: Session, collection: Collection, revision: int) -> None:
     """Add the vectors of what a write has just changed, where this process keeps them.
 
-    Where they were behind before, or more is missing than one batch, they stay behind until ``fill``.
+    Where they were behind before, or more is missing than one batch, they stay behind until ``fill``. To be
+    called after every change, also where several have one revision.
 
     Args:
         session: Of the write; it holds the lock of the collection's row.
@@ -281,10 +282,10 @@ def follow(session: Session, collection: Collection, revision: int) -> None:
     if not session.connection().get_execution_options().get(_OPTION):
         return
     session.flush()  # rows that are only in the session yet
-    behind = select(_INDEXES.c.model_digest).where(
-        _INDEXES.c.collection_id == collection.id, _INDEXES.c.revision == revision - 1
+    complete = select(_INDEXES.c.model_digest).where(
+        _INDEXES.c.collection_id == collection.id, _INDEXES.c.revision >= revision - 1
     )
-    for digest in session.scalars(behind).all():
+    for digest in session.scalars(complete).all():
         missing = _missing(session, collection.id, digest, revision - 1, start=0)
         reached = revision if len(missing) < BATCH else revision - 1
         _add(session, collection.id, digest, missing, reached)

@@ -255,6 +255,24 @@ def test_writes_keep_the_vectors_complete_within_their_own_transaction(
     assert rows(database, "vectors") == 1
 
 
+def test_several_enrolled_at_one_revision_are_all_found(
+    database: Database, search: PgvectorSearch, model: Model
+) -> None:
+    gallery, _ = people(5, 1)
+    collection = collection_of(database, model)
+    search.search_now("staff", gallery[0], model, 1)
+
+    def write(session: Session) -> None:
+        revision = collections.next_revision(session, collection)
+        for i, row in enumerate(gallery):
+            identities.add(session, collection, revision, f"p{i}", {}, reference(model, row))
+
+    database.write_now(write)
+    for i, row in enumerate(gallery):
+        result = search.search_now("staff", row, model, 1)
+        assert (names(result), result.gallery_size) == ([f"p{i}"], 5)
+
+
 def test_write_that_is_given_up_leaves_no_vector(
     database: Database, search: PgvectorSearch, model: Model
 ) -> None:
