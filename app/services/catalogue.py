@@ -47,8 +47,9 @@ class CollectionPolicy(BaseModel):
     max_yaw: Annotated[float | None, Field(ge=0, le=100, description="ceiling of |quality.yaw|")] = None
     max_references: Annotated[
         int,
-        BeforeValidator(_whole),
+        # The bounds stand first, or the description would not have them.
         Field(ge=1, le=64, description="most references of one identity; the nearest counts"),
+        BeforeValidator(_whole),
     ] = 1
     keep_images: Annotated[
         Literal["none", "aligned"],
