@@ -62,7 +62,7 @@ def vector_png(vector: NDArray[np.floating]) -> bytes:
 def projection(dimensions: int, *, seed: int = 8) -> NDArray[np.float32]:
     """Return a random float32[64, D] that brings vectors to fewer dimensions."""
     drawn = np.random.default_rng(seed).standard_normal((SIZE, dimensions)) / np.sqrt(dimensions)
-    return drawn.astype(np.float32)
+    return np.asarray(drawn, np.float32)
 
 
 def projected_encoder(matrix: NDArray[np.float32]) -> bytes:
@@ -90,7 +90,7 @@ def embeddings_of(
 def pixels_of(vector: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Return the 64 grey pixels of ``vector_png``."""
     scaled = np.asarray(vector, np.float64) / np.abs(vector).max()
-    return np.rint(127.5 + 127.5 * scaled).astype(np.uint8)
+    return np.asarray(np.rint(127.5 + 127.5 * scaled), np.uint8)
 
 
 def write_vector_bundle(

@@ -38,7 +38,7 @@ def filled(rows: Rows, metric: Metric, **options: Any) -> Gallery:
 
 def directions(rng: np.random.Generator, count: int, dimensions: int) -> NDArray[np.float32]:
     drawn = rng.standard_normal((count, dimensions))
-    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True), np.float32)
 
 
 # Coordinates from a few values, so that duplicates and ties are common.
@@ -65,7 +65,7 @@ class GalleryAgainstADict(RuleBasedStateMachine):
         if not self.unit:
             return row
         turned = row.astype(np.float64) + np.array([0.01, 0.02, 0.03])
-        return (turned / np.linalg.norm(turned, axis=-1, keepdims=True)).astype(np.float32)
+        return np.asarray(turned / np.linalg.norm(turned, axis=-1, keepdims=True), np.float32)
 
     @rule(key=KEYS, row=POINTS)
     def put(self, key: int, row: NDArray[np.float32]) -> None:

@@ -116,6 +116,29 @@ def test_koch_weight_decay_is_layer_by_layer() -> None:
     assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_koch_net_with_batch_norm_is_the_papers_net_with_other_weights() -> None:
+    keras.utils.set_random_seed(3)
+    size: dict[str, Any] = {"size": 75, "filters": (4, 6, 8, 8), "units": 16, "initialisation": "he"}
+    normalised, plain = koch(**size, batch_norm=True), koch(**size)
+    rng = np.random.default_rng(4)
+    norms = [layer for layer in normalised.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    names = [*(f"convolution_{number}" for number in (1, 2, 3, 4)), "dense"]
+    for name, norm in zip(names, norms, strict=True):
+        width = norm.moving_mean.shape
+        norm.moving_mean.assign(rng.normal(0, 0.2, width))
+        norm.moving_variance.assign(rng.uniform(0.5, 2, width))
+        norm.beta.assign(rng.normal(0, 0.2, width))
+        factor = 1 / np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
+        if norm.gamma is not None:
+            norm.gamma.assign(rng.normal(0, 1, width))
+            factor = factor * norm.gamma.numpy()
+        kernel = normalised.get_layer(name).kernel.numpy()
+        plain.get_layer(name).kernel.assign(kernel * factor)
+        plain.get_layer(name).bias.assign(norm.beta.numpy() - norm.moving_mean.numpy() * factor)
+    some = images(5, 75, 75, 1)
+    np.testing.assert_allclose(normalised(some), plain(some), atol=1e-5)
+
+
 def test_koch_filters_and_kernels_can_be_searched() -> None:
     model = koch(size=60, filters=(16, 32, 48, 64), kernels=(5, 4, 3, 3), units=128)
     assert model.get_layer("convolution_3").kernel.shape == (3, 3, 32, 48)

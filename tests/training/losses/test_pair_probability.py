@@ -32,6 +32,26 @@ def test_batch_loss_is_that_of_plain_loops(labels: list[int]) -> None:
     assert batch_pair_probability_loss(logits, labels).numpy() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS.keys())
+def test_batch_loss_of_the_hardest_pairs_is_that_of_plain_loops(labels: list[int]) -> None:
+    logits = np.random.default_rng(7).normal(0, 2, (8, 8))
+    logits = logits + logits.T
+    mated, hardest = [], []
+    for i in range(8):
+        different = [
+            plain_loops.cross_entropy(logits[i, j], False) for j in range(8) if labels[i] != labels[j]
+        ]
+        hardest += [max(different)] if different else []
+        mated += [
+            plain_loops.cross_entropy(logits[i, j], True)
+            for j in range(8)
+            if i != j and labels[i] == labels[j]
+        ]
+    expected = 0.5 * sum(plain_loops.mean(part) for part in (mated, hardest) if part)
+    found = batch_pair_probability_loss(logits, labels, mining="batch_hard").numpy()
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_head_that_cannot_tell_costs_log_two() -> None:
     assert pair_probability_loss([0.0, 0.0], [True, False]).numpy() == pytest.approx(math.log(2))
 
