@@ -56,6 +56,4 @@ def open_model(
     trusted = None if trusted_keys is None else read_trusted_keys(trusted_keys)
     bundle: Bundle = load_bundle(folder, provider, trusted)
     encoder = ImageEncoder(bundle.manifest, bundle.encoder, bundle.detector, limits or IntakeLimits(), gate)
-    return Model(
-        bundle.manifest, bundle.evidence, encoder, bundle.manifest.digest, bundle.golden.unit_length
-    )
+    return Model(bundle.manifest, bundle.evidence, encoder, bundle.manifest.digest, bundle.golden.unit_length)

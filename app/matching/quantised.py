@@ -84,7 +84,7 @@ class Quantised:
     @property
     def nbytes(self) -> int:
         """Bytes of the quantised rows."""
-        return len(self) * self._index.code_size
+        return len(self) * int(self._index.code_size)
 
     def estimate(self, probes: NDArray[np.float32], count: int) -> Estimates:
         """Return the rows with the largest estimated cosines.
