@@ -172,10 +172,10 @@ class _Synchronised:
             if kept is not None:
                 self.gallery, self.revision = kept
                 self.snapshot_revision = self.revision
+        whole = templates.count(session, collection) if self.revision < 0 else len(self.gallery)
         changes = templates.count(session, collection, since=self.revision)
-        whole = templates.count(session, collection) if changes > SNAPSHOT_FROM else changes
-        if self.revision < collection.removals_from or (self.revision < 0 or changes > whole // 2):
-            self._load(session, collection, expected=whole)
+        if self.revision < max(0, collection.removals_from) or changes > max(SNAPSHOT_FROM, whole // 2):
+            self._load(session, collection, expected=max(whole, changes))
         else:
             gone = identities.removed_since(session, collection, self.revision)
             put = templates.changed_since(session, collection, self.revision, self._dimensions)

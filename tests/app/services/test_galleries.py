@@ -161,3 +161,25 @@ def test_store_put_back_to_an_older_state_is_followed(client: TestClient) -> Non
         connection.execute(text("DELETE FROM identities WHERE name = 'bob'"))
         connection.execute(text("UPDATE collections SET revision = 1"))
     assert found(client, "default") == ["ada"]
+
+
+def test_few_changes_are_followed_and_not_loaded_anew(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.post("/enroll", data={"identity": "ada"}, files={"image": angle_png(0)}).raise_for_status()
+    assert found(client, "default") == ["ada"]
+    monkeypatch.setattr(templates, "every", None)  # would fail if called
+    for name in ("bob", "eve"):
+        client.post("/enroll", data={"identity": name}, files={"image": angle_png(0)}).raise_for_status()
+    client.delete("/identities/ada").raise_for_status()
+    assert sorted(found(client, "default")) == ["bob", "eve"]
+
+
+def test_many_changes_are_loaded_at_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.post("/enroll", data={"identity": "ada"}, files={"image": angle_png(0)}).raise_for_status()
+    assert found(client, "default") == ["ada"]
+    monkeypatch.setattr(galleries, "SNAPSHOT_FROM", 1)
+    monkeypatch.setattr(templates, "changed_since", None)  # would fail if called
+    for name in ("bob", "eve"):
+        client.post("/enroll", data={"identity": name}, files={"image": angle_png(0)}).raise_for_status()
+    assert sorted(found(client, "default")) == ["ada", "bob", "eve"]
