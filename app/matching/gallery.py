@@ -12,8 +12,9 @@ and the distances are those of a full float64 scan.
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,7 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.matching.distances import Metric, distances
-from app.matching.quantised import ROUNDING, EngineError, Quantised, quantise, rotation
+from app.matching.quantised import (
+    ROUNDING,
+    EngineError,
+    Estimates,
+    Quantised,
+    quantise,
+    rotation,
+)
 
 logger = logging.getLogger("visavis.matching")
 
@@ -35,6 +43,8 @@ BLOCK: Final = 8_192
 """Rows scanned at once, so that what is computed of them stays in the processor's cache."""
 REBUILT_AT: Final = PART // 32
 """Changed rows of a part, after which it is quantised anew; until then each is measured in every search."""
+GROUPS: Final = 8
+"""Tasks that a search of the parts is cut into, at most."""
 UNIT: Final = 1e-3
 """Norms of rows that count as unit vectors may be off by this."""
 DEPTH: Final = 128
@@ -71,23 +81,21 @@ class State:
 
 @dataclass(frozen=True)
 class _Answers:
-    """What a part answers to Q probes.
+    """What P parts answer to Q probes.
 
     Attributes:
         places: int64[Q, R], rows.
         most: float32[Q, R], the most that their cosines can be.
-        others: float64[Q], the most that the cosines of all other rows can be.
-        complete: Whether there are no other rows.
+        others: float64[Q, P], the most that the cosines of all other rows of each part can be.
     """
 
     places: NDArray[np.int64]
     most: Rows
     others: NDArray[np.float64]
-    complete: bool
 
-    def of(self, q: int) -> tuple[NDArray[np.int64], Rows, float]:
+    def of(self, q: int) -> tuple[NDArray[np.int64], Rows, NDArray[np.float64]]:
         """Return what concerns one probe."""
-        return self.places[q], self.most[q], -np.inf if self.complete else float(self.others[q])
+        return self.places[q], self.most[q], self.others[q]
 
 
 class Gallery:
@@ -115,6 +123,7 @@ class Gallery:
         self._several: dict[int, int] = {}
         self._highest = -1
         self._parts: list[Quantised] = []
+        self._errors: Rows = np.empty(0, np.float32)
         self._depth = min(DEPTH, part)
         self._touched: set[int] = set()
         self.written: set[int] | None = None
@@ -143,7 +152,11 @@ class Gallery:
     def nbytes(self) -> int:
         """Bytes held, spare rows included."""
         arrays = (self._rows, self._norms, self._keys, self._measured)
-        return sum(array.nbytes for array in arrays) + sum(part.nbytes for part in self._parts)
+        return (
+            self._errors.nbytes
+            + sum(array.nbytes for array in arrays)
+            + sum(part.nbytes for part in self._parts)
+        )
 
     # --- changes
 
@@ -281,7 +294,7 @@ class Gallery:
         self._rows, self._norms, self._keys = self._rows[kept], self._norms[kept], self._keys[kept]
         self._measured = np.zeros(len(kept), np.bool_)
         self._size, self._free = len(kept), []
-        self._parts = []
+        self._parts, self._errors = [], np.empty(0, np.float32)
         self._touched.clear()
 
     def _quantise(self, number: int) -> None:
@@ -295,11 +308,14 @@ class Gallery:
             made = quantise(self._rows[span])
         except (EngineError, ImportError) as error:
             logger.warning("the gallery is searched by plain scans: %s", error)
-            self._plain, self._parts = True, []
+            self._plain, self._parts, self._errors = True, [], np.empty(0, np.float32)
             self._measured[:] = False
             return
         self._measured[span] = False
         self._measured[span][made.outliers] = used[made.outliers]
+        self._errors = np.concatenate(
+            [self._errors[: span.start], made.errors, self._errors[span.stop :]], dtype=np.float32
+        )
         if number < len(self._parts):
             self._parts[number] = made
         else:
@@ -381,26 +397,37 @@ class Gallery:
         results = []
         for q, probe in enumerate(probes):
             known = np.concatenate([measured[of_measured[q]], self._quantised + of_tail[q]])
-            answers = [each.of(q) for each in found]
-            results.append(self._proven(probe, turned[q : q + 1], float(lengths[q]), k, known, answers))
+            results.append(self._proven(probe, turned[q : q + 1], float(lengths[q]), k, known, found.of(q)))
         return results
 
-    def _asked(self, turned: Rows, parts: Iterable[int], depth: int) -> list[_Answers]:
+    def _asked(self, turned: Rows, parts: Sequence[int], depth: int) -> _Answers:
         """Return what parts answer to probes."""
 
-        def one(number: int) -> _Answers:
-            part = self._parts[number]
-            found = part.estimate(turned, depth)
-            errors = part.errors[found.rows] + part.estimate_error(turned)[:, None] + UNIT
-            return _Answers(
-                found.rows + number * self._part,
-                found.cosines + errors.astype(np.float32),
-                found.cosines[:, -1] + part.slack(turned) + UNIT,
-                complete=found.complete,
-            )
+        def some(numbers: Sequence[int]) -> list[Estimates]:
+            return [self._parts[number].estimate(turned, depth) for number in numbers]
 
+        # A few groups and not one task a part: handing a task over costs a third of doing it.
+        cuts = np.linspace(0, len(parts), min(GROUPS, len(parts)) + 1).astype(int)
+        groups = [parts[start:stop] for start, stop in itertools.pairwise(cuts.tolist())]
         each: Callable[..., Any] = map if self._pool is None else self._pool.map
-        return list(each(one, parts))
+        found: list[Estimates] = [estimates for group in each(some, groups) for estimates in group]
+        rounding = np.stack([self._parts[number].estimate_error(turned) for number in parts], axis=1)
+        places = np.concatenate(
+            [own.rows + number * self._part for number, own in zip(parts, found, strict=True)], axis=1
+        )
+        most = np.concatenate([own.cosines for own in found], axis=1)
+        most += self._errors[places]
+        most += np.repeat(rounding + UNIT, [own.rows.shape[1] for own in found], axis=1).astype(np.float32)
+        others = np.stack(
+            [
+                np.full(len(turned), -np.inf)
+                if own.complete
+                else own.cosines[:, -1] + self._parts[number].error
+                for number, own in zip(parts, found, strict=True)
+            ],
+            axis=1,
+        )
+        return _Answers(places, most, others + rounding + UNIT)
 
     def _proven(
         self,
@@ -409,7 +436,7 @@ class Gallery:
         length: float,
         k: int,
         known: NDArray[np.intp],
-        answers: list[tuple[NDArray[np.int64], Rows, float]],
+        answer: tuple[NDArray[np.int64], Rows, NDArray[np.float64]],
     ) -> NDArray[np.intp]:
         """Return all rows that may be among the ``k`` nearest of one probe; asks deeper where it must.
 
@@ -419,11 +446,9 @@ class Gallery:
             length: Its norm.
             k: How many.
             known: Rows to measure anyway.
-            answers: Of each part: rows, the most that their cosines can be, and the most that those of all
-                its other rows can be.
+            answer: Of all parts; see ``_Answers``.
         """
-        places = np.concatenate([own for own, _, _ in answers])
-        most = np.concatenate([own for _, own, _ in answers])
+        places, most, others = answer
         usable = (self._keys[places] != NOBODY) & ~self._measured[places]
         places, most = places[usable], most[usable]
         # The k-th nearest of a few good candidates is no nearer than the k-th nearest of all.
@@ -431,21 +456,20 @@ class Gallery:
         first = places if few == places.size else places[np.argpartition(-most, few)[:few]]
         least = self._least_cosine(probe, length, np.concatenate([known, first]), k)
         depth = self._depth
-        short = [number for number, (_, _, others) in enumerate(answers) if others >= least]
+        short = np.flatnonzero(others >= least)
         kept = [known, places[most >= least]]
-        needed = kept[1].size // len(answers)
-        while short:
+        needed = kept[1].size // len(others)
+        while short.size:
             # The weakest answer of these parts could still be among the nearest, so there may be more.
             depth = min(4 * depth, self._part)
-            again = [each.of(0) for each in self._asked(turned, short, depth)]
-            for own, cosines, _ in again:
-                near = own[cosines >= least]
-                kept.append(near[(self._keys[near] != NOBODY) & ~self._measured[near]])
-                needed = max(needed, near.size)
-            short = [number for number, (_, _, others) in zip(short, again, strict=True) if others >= least]
-        # Half as much again as lately was needed: asking one part in two anew costs more than asking all for
-        # a few more.
-        self._depth = max(DEPTH, round(0.9 * self._depth + 0.1 * min(1.5 * needed + 32, self._part)))
+            places, most, others = self._asked(turned, short.tolist(), depth).of(0)
+            near = places[most >= least]
+            kept.append(near[(self._keys[near] != NOBODY) & ~self._measured[near]])
+            needed = max(needed, near.size // short.size)
+            short = short[others >= least]
+        # Well above what lately was needed: asking a few parts anew costs more than asking all of them for
+        # more rows.
+        self._depth = max(DEPTH, round(0.9 * self._depth + 0.1 * min(2.5 * needed + 64, self._part)))
         candidates = np.concatenate(kept)
         if len(kept) > 2:  # parts that were asked twice named some rows twice
             candidates = np.unique(candidates)
@@ -553,4 +577,5 @@ class Gallery:
         self._free = np.flatnonzero(state.keys == NOBODY).tolist()
         self._count_keys()
         self._parts = [Quantised.from_bytes(*each) for each in state.parts]
+        self._errors = np.concatenate([np.empty(0, np.float32), *(part.errors for part in self._parts)])
         self._tidy()
