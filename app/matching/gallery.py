@@ -4,8 +4,8 @@ The gallery is a copy of committed rows; ``services/galleries.py`` keeps it at t
 lie in one preallocated float32 matrix with the key of their identity beside them; an identity may have
 several rows, and its nearest counts. Changing one key costs a scan of the keys (a millisecond for a million).
 
-Small galleries are searched by a float32 scan. Of a large one whose rows are unit vectors, each ``PART`` rows
-also have four-bit copies (``quantised``), which name all rows that could be among the nearest; the scan is of
+Galleries are searched by a float32 scan. Of a large one whose rows are unit vectors, each ``PART`` rows also
+have four-bit copies (``quantised``), which name all rows that could be among the nearest; the scan is then of
 those. Either way the few that float32 cannot tell apart are measured again in float64, so the order, the ties
 and the distances are those of a full float64 scan.
 """
@@ -38,7 +38,9 @@ Keys = NDArray[np.int64]
 Rows = NDArray[np.float32]
 
 PART: Final = 32_768
-"""Rows that are quantised together. A gallery with fewer is scanned as it is."""
+"""Rows that are quantised together."""
+LEAST_PARTS: Final = 8
+"""Parts from which their copies are used; a gallery with fewer is scanned as fast."""
 BLOCK: Final = 8_192
 """Rows scanned at once, so that what is computed of them stays in the processor's cache."""
 REBUILT_AT: Final = PART // 32
@@ -47,7 +49,7 @@ GROUPS: Final = 8
 """Tasks that a search of the parts is cut into, at most."""
 UNIT: Final = 1e-3
 """Norms of rows that count as unit vectors may be off by this."""
-DEPTH: Final = 128
+DEPTH: Final = 512
 """Candidates first asked of a part for each probe; a part that has more is asked again."""
 
 NOBODY: Final = np.int64(-1)
@@ -106,14 +108,22 @@ class Gallery:
         metric: Of the model.
         pool: Threads that the parts of a large gallery are searched on; None searches them in turn.
         part: Rows that are quantised together; tests take fewer than ``PART``.
+        least_parts: Parts from which their copies are used.
     """
 
     def __init__(
-        self, dimensions: int, metric: Metric, *, pool: Executor | None = None, part: int = PART
+        self,
+        dimensions: int,
+        metric: Metric,
+        *,
+        pool: Executor | None = None,
+        part: int = PART,
+        least_parts: int = LEAST_PARTS,
     ) -> None:
         self._metric = metric
         self._pool = pool
         self._part = part
+        self._least_parts = least_parts
         self._rows: Rows = np.empty((64, dimensions), np.float32)
         self._norms: Rows = np.empty(64, np.float32)
         self._keys: Keys = np.full(64, NOBODY)
@@ -369,7 +379,7 @@ class Gallery:
 
     def _candidates(self, probes: Rows, k: int, allowed: NDArray[np.bool_] | None) -> list[NDArray[np.intp]]:
         """Return for each probe the places of all rows that may be among its ``k`` nearest rows."""
-        if allowed is not None or not self._parts or k > self._part // 8:
+        if allowed is not None or len(self._parts) < self._least_parts or k > self._part // 8:
             usable = self._keys[: self._size] != NOBODY
             if allowed is not None:
                 usable &= allowed
@@ -553,7 +563,13 @@ class Gallery:
 
     @classmethod
     def from_state(
-        cls, state: State, metric: Metric, *, pool: Executor | None = None, part: int = PART
+        cls,
+        state: State,
+        metric: Metric,
+        *,
+        pool: Executor | None = None,
+        part: int = PART,
+        least_parts: int = LEAST_PARTS,
     ) -> Gallery:
         """Return a gallery equal to the one that gave the state; it takes the arrays over.
 
@@ -561,7 +577,7 @@ class Gallery:
             EngineError: The state's parts cannot be used.
             ImportError: The search engine is not installed.
         """
-        made = cls(state.rows.shape[1], metric, pool=pool, part=part)
+        made = cls(state.rows.shape[1], metric, pool=pool, part=part, least_parts=least_parts)
         made._take(state)
         return made
 

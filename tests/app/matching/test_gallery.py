@@ -57,7 +57,7 @@ class GalleryAgainstADict(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gallery = Gallery(3, self.metric, part=self.part)
+        self.gallery = Gallery(3, self.metric, part=self.part, least_parts=1)
         self.rows: Rows = {}
 
     def held(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -95,7 +95,7 @@ class GalleryAgainstADict(RuleBasedStateMachine):
         rows = self.held(np.stack([np.roll(row, n) * (1 + n % 3) for n in range(len(keys))])).astype(
             np.float32
         )
-        self.gallery = Gallery(3, self.metric, part=self.part)
+        self.gallery = Gallery(3, self.metric, part=self.part, least_parts=1)
         starts = range(0, len(keys), size)
         self.gallery.load([(keys[i : i + size], rows[i : i + size]) for i in starts], expected=count)
         self.rows = {int(key): rows[keys == key] for key in np.unique(keys)}
@@ -114,7 +114,7 @@ class GalleryAgainstADict(RuleBasedStateMachine):
     def stored_and_read(self) -> None:
         state = self.gallery.state()
         copied = dataclasses.replace(state, keys=state.keys.copy(), rows=state.rows.copy())
-        self.gallery = Gallery.from_state(copied, self.metric, part=self.part)
+        self.gallery = Gallery.from_state(copied, self.metric, part=self.part, least_parts=1)
 
     @rule(probe=POINTS, k=st.integers(1, 200))
     def search(self, probe: NDArray[np.float32], k: int) -> None:
@@ -172,7 +172,7 @@ def test_copies_in_four_bits_leave_the_search_exact(metric: Metric, dimensions: 
     rows[7000:7100] = rows[:100]
     probes = np.concatenate([rows[:5] * 1.0005, directions(rng, 5, dimensions), 3 * centres[:3]])
     with ThreadPoolExecutor(2) as pool:
-        gallery = Gallery(dimensions, metric, pool=pool, part=2048)
+        gallery = Gallery(dimensions, metric, pool=pool, part=2048, least_parts=1)
         gallery.load([(np.arange(10_000), rows)])
         for key in range(0, 10_000, 97):
             gallery.discard(key)
@@ -187,7 +187,7 @@ def test_copies_in_four_bits_leave_the_search_exact(metric: Metric, dimensions: 
 
 def test_copies_are_used_where_they_suit(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
-    gallery = Gallery(64, "euclidean", part=4096)
+    gallery = Gallery(64, "euclidean", part=4096, least_parts=1)
     gallery.load([(np.arange(9000), directions(rng, 9000, 64))])
     scanned = []
     scan = gallery._scan
@@ -200,7 +200,7 @@ def test_copies_are_used_where_they_suit(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_deleted_template_is_nowhere_in_memory() -> None:
     rng = np.random.default_rng(4)
     rows = directions(rng, 200, 16)
-    gallery = Gallery(16, "euclidean", part=64)
+    gallery = Gallery(16, "euclidean", part=64, least_parts=1)
     gallery.load([(np.arange(200), rows)])
     before = gallery._parts[0]._index.reconstruct(5)
     gallery.discard(5)
@@ -222,7 +222,7 @@ def test_rows_nearly_equally_far_are_ranked_as_in_double_precision(metric: Metri
     probe32 = probe.astype(np.float32)
     expected = full_scan(rows, probe32, metric, 20)
     assert filled(rows, metric).nearest(probe32, 20) == expected
-    assert filled(rows, metric, part=128).nearest(probe32, 10) == expected[:10]
+    assert filled(rows, metric, part=128, least_parts=1).nearest(probe32, 10) == expected[:10]
     assert expected[-1].distance - expected[0].distance < 1e-5
 
 
