@@ -21,10 +21,11 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Any]:
-    """A PostgreSQL server with a migrated database ``current`` to copy from."""
+    """A PostgreSQL server with a migrated database ``current`` to copy from, and a copy to share."""
     with postgres_server() as server:
         with closing(Database(create_database(server, "current"), timeout_s=5, pool_size=1)) as database:
             migrate.upgrade(database)
+        create_database(server, "shared", "current")
         yield server
 
 
@@ -49,7 +50,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URL of a store with the current schema, which the test leaves as it is, and no rows."""
     if request.param == "postgresql":
         # Emptied and not made anew: each database is some three hundred files.
-        address = url_of(request.getfixturevalue("postgres"), "current")
+        address = url_of(request.getfixturevalue("postgres"), "shared")
         with (
             closing(Database(address, timeout_s=5, pool_size=1)) as database,
             database.engine.begin() as connection,

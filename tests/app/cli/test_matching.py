@@ -34,6 +34,7 @@ def test_verify_answers_with_the_keys_of_the_http_route() -> None:
     assert set(answer) == {
         *("match", "distance", "threshold", "metric", "operating_point", "evidence", "model"),
         *("model_digest", "faces", "timings_ms", "fmr_at_distance", "probability", "prior"),
+        *("learnt", "revision"),
     }
     assert answer["distance"] == pytest.approx(BY_10_DEGREES, abs=0.005)
     assert answer["operating_point"]["name"] == "fmr-1e-2"
@@ -223,7 +224,7 @@ def test_enroll_answers_with_the_keys_of_the_http_route() -> None:
     answer = visavis_json("enroll", "ada", "at0.png")
     assert set(answer) == {
         *("identity", "collection", "reference_id", "replaced", "model", "model_digest", "face"),
-        *("quality", "revision", "timings_ms"),
+        *("quality", "revision", "timings_ms", "added", "references"),
     }
     assert (answer["identity"], answer["revision"], answer["replaced"]) == ("ada", 1, False)
 
