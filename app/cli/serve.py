@@ -53,6 +53,9 @@ def serve(**flags: Any) -> None:  # noqa: ANN401 - settings by name
     """
     given = {name: value for name, value in flags.items() if value is not None}
     settings = load_settings(**given)
+    # Read when numpy is imported, which is later. Its threads wait for one another in a busy loop: with all
+    # cores at work a search of a hundred thousand templates took ten times as long.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Worker processes read the environment, not this command line.
     for name, value in given.items():
         os.environ[PREFIX + name.upper()] = str(value).lower() if isinstance(value, bool) else str(value)

@@ -74,3 +74,16 @@ def test_misspelt_setting_is_refused_with_a_suggestion(monkeypatch: pytest.Monke
     result = visavis("models", "list")
     assert result.exit_code == 1
     assert "unknown setting VISAVIS_MODEL; did you mean VISAVIS_MODELS?" in result.stderr
+
+
+def test_numpy_of_a_service_works_on_one_thread() -> None:
+    code = (
+        "from app.cli import main, serve\n"
+        "def show(*_):\n"
+        "    import numpy, threadpoolctl\n"
+        "    print(max(pool['num_threads'] for pool in threadpoolctl.threadpool_info()))\n"
+        "serve._serve_here = show\n"
+        "main(['serve'])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "1\n"
