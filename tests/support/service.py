@@ -28,5 +28,9 @@ def settings_for(folder: Path, models_dir: Path, models: tuple[str, ...], **chan
 def serving(settings: Settings) -> Iterator[TestClient]:
     """Run the service's start-up, yield a client, and shut it down."""
     app = create_app(settings)
+    # FastAPI builds routes when they are first looked at. A service has one thread for that; a test that runs
+    # two services has two, and what pydantic makes meanwhile is not safe then.
+    for route in app.routes:
+        route.matches({"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []})
     with TestClient(app, "http://127.0.0.1:8000", raise_server_exceptions=False) as client:
         yield client
